@@ -1,0 +1,23 @@
+"""Differentiable entropic optimal transport for JAX.
+
+`solve` is all that most people need. The pieces are public as well: `Problem` and
+`make_problem`, the geometries, and the iterations in `jaxsns.solvers`.
+"""
+
+from jaxsns.geometry import Dense as Dense
+from jaxsns.geometry import PointCloud as PointCloud
+from jaxsns.geometry import costs as costs
+from jaxsns.problem import Problem as Problem
+from jaxsns.problem import make_problem as make_problem
+from jaxsns.solution import NotConvergedError as NotConvergedError
+from jaxsns.solution import Solution as Solution
+from jaxsns.solver import solve as solve
+from jaxsns.solvers.iteration import Counts as Counts
+from jaxsns.solvers.newton import NewtonOptions as NewtonOptions
+from jaxsns.solvers.sinkhorn import SinkhornOptions as SinkhornOptions
+from jaxsns.solvers.sns import SNSOptions as SNSOptions
+from jaxsns.solvers.unrolled import sinkhorn as unrolled_sinkhorn
+from jaxsns.status import Status as Status
+from jaxsns.status import describe as describe
+
+__version__ = "0.1.0"

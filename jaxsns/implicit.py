@@ -1,0 +1,124 @@
+"""Derivatives of converged potentials, whatever algorithm found them.
+
+At the solution the marginals of the plan are a and b. Differentiating that gives
+
+    [[R, P], [P^T, S]] (df; dg) = -epsilon (d rows; d columns)   at fixed f and g,
+
+solved on the Schur complement of `newton_system` through `custom_linear_solve`,
+which turns one rule into forward mode, reverse mode, any order and any batch.
+
+Modes that the dtype cannot resolve (a plan that has split into blocks has one
+nearly free constant a block) are damped by the shift, not amplified. The plan and
+its functions do not see them; gradients of the potentials along them are
+ill-posed. A solve that is not even a least-squares solution gives NaN.
+Source: implicit function theorem; the normalised form and shift: docs/mathematics.md.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns import dual, newton_system
+from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.numerics import matmul, unit_roundoff
+from jaxsns.problem import Problem
+
+LARGEST_FACTORISED = 4096  # rows of the smaller side; above it, conjugate gradients
+
+
+def _solve(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
+    """Solve A x = rhs for a rhs without gauge component, [n]; NaN if it fails."""
+    unit = unit_roundoff(rhs.dtype)
+    # The system of products below is linear in rhs, so a scale is taken out first:
+    # cotangents of any size neither overflow nor vanish in squares.
+    scale = jnp.max(jnp.abs(rhs))
+    scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
+    b = newton_system.project(system, rhs / scale)
+    if rhs.shape[0] <= LARGEST_FACTORISED:
+        x = newton_system.solve_cholesky(system, b, refinements=3)
+    else:
+        steps = 20 * rhs.shape[0]
+        x = newton_system.solve_cg(system, b, jnp.asarray(10 * unit), steps).x
+    x = newton_system.project(system, x)
+    residual = b - newton_system.product(system, x)
+    # Least squares: what is left may only lie where A is numerically zero.
+    left = newton_system.product(system, residual)
+    ok = jnp.linalg.norm(left) <= unit**0.5 * jnp.linalg.norm(b)
+    return jnp.where(ok, x * scale, jnp.nan)
+
+
+def _system_of(plan: jax.Array) -> newton_system.NewtonSystem:
+    rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
+    ones = jnp.ones_like(rows), jnp.ones_like(columns)
+    zero = jnp.zeros((), plan.dtype)
+    return newton_system.make_system(DenseKernel(plan), *ones, rows, columns, zero)
+
+
+def solve_hessian(plan: jax.Array, top: jax.Array, bottom: jax.Array):
+    """Solve [[R, P], [P^T, S]] (u; v) = (top; bottom), ([n], [m]).
+
+    The component of the right-hand side along the gauge is dropped. Rows and
+    columns without mass give 0. Differentiable in all arguments.
+    Cost: O(k^2 max(n, m) + k^3 / 3), k = min(n, m), once for any number of batched
+    right-hand sides; three further arrays of the size of the plan.
+    """
+    n, m = plan.shape
+    if n > m:
+        v, u = solve_hessian(plan.T, bottom, top)
+        return u, v
+    system = _system_of(plan)
+    inverse = system.right**2  # 1 / column sums, 0 without mass
+    rhs = system.left * (top - matmul(plan, inverse * bottom))
+    scaled = jax.lax.custom_linear_solve(
+        lambda x: newton_system.product(system, x),
+        newton_system.project(system, rhs),
+        lambda _, b: _solve(system, b),
+        symmetric=True,
+    )
+    u = system.left * scaled
+    return u, inverse * (bottom - matmul(u, plan))
+
+
+@jax.custom_jvp
+def attach(problem: Problem, f: jax.Array, g: jax.Array):
+    """Return f [n] and g [m] unchanged, with the derivative of the solution.
+
+    The derivative is taken in an arbitrary gauge: apply `dual.centre` after it.
+    Changes of a and b with unequal totals are projected on equal ones.
+    """
+    return f, g
+
+
+@attach.defjvp
+def _attach_jvp(primals, tangents):
+    problem = primals[0]
+    # The attached potentials, not the raw ones: higher derivatives need it.
+    f, g = attach(*primals)
+
+    def surplus(q: Problem):
+        rows, columns = dual.marginals(q, f, g)
+        return rows - q.a, columns - q.b
+
+    _, (rows, columns) = jax.jvp(surplus, (problem,), (tangents[0],))
+    plan = dual.plan(problem, f, g)
+    epsilon = problem.epsilon
+    df, dg = solve_hessian(plan, -epsilon * rows, -epsilon * columns)
+    return (f, g), (df, dg)
+
+
+@jax.custom_jvp
+def optimal_value(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[] dual value whose first derivative ignores that f and g move (envelope).
+
+    At an optimum their contribution is zero; leaving it out saves the linear solve.
+    The derivative is a function of the f and g passed in, so second derivatives
+    are right if those are attached.
+    """
+    return dual.value(problem, f, g)
+
+
+@optimal_value.defjvp
+def _optimal_value_jvp(primals, tangents):
+    problem, f, g = primals
+    value = optimal_value(problem, f, g)
+    partial = jax.jvp(lambda q: dual.value(q, f, g), (problem,), (tangents[0],))[1]
+    return value, partial

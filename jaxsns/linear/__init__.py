@@ -1,0 +1,1 @@
+"""Linear solves that know nothing of transport."""

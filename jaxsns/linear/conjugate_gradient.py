@@ -1,0 +1,71 @@
+"""Preconditioned conjugate gradients with an honest end."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class CGResult(NamedTuple):
+    """Where the iteration stopped."""
+
+    x: jax.Array  # [n]
+    steps: jax.Array  # [] int32 products with the matrix
+    converged: jax.Array  # [] bool: the test on the residual was met
+
+
+class _State(NamedTuple):
+    x: jax.Array
+    residual: jax.Array
+    direction: jax.Array
+    square: jax.Array  # r . M^-1 r
+    step: jax.Array
+    broken: jax.Array
+
+
+def conjugate_gradient(
+    product: Callable[[jax.Array], jax.Array],
+    rhs: jax.Array,
+    diagonal: jax.Array,
+    tolerance: jax.Array,
+    max_steps: jax.Array,
+) -> CGResult:
+    """Solve A x = rhs for a symmetric positive definite A given by its product.
+
+    Args:
+      product: [n] -> [n].
+      rhs: [n].
+      diagonal: [n] positive preconditioner, an approximation of diag(A).
+      tolerance: [] stop when the residual, in the norm of the preconditioner's
+        inverse, has fallen by this factor.
+      max_steps: [] int; 0 returns zero at once.
+
+    A direction of non-positive or non-finite curvature (rounding in a nearly
+    singular matrix) ends the iteration with what was reached before it.
+    Cost: one product a step. Source: Hestenes and Stiefel (1952).
+    """
+    inverse = 1 / diagonal
+    z = inverse * rhs
+    start = jnp.vdot(rhs, z)
+    goal = tolerance**2 * start
+    zero = jnp.asarray(0, jnp.int32)
+    state = _State(jnp.zeros_like(rhs), rhs, z, start, zero, jnp.asarray(False))
+
+    def running(s: _State) -> jax.Array:
+        return (s.square > goal) & (s.step < max_steps) & ~s.broken
+
+    def update(s: _State) -> _State:
+        image = product(s.direction)
+        curvature = jnp.vdot(s.direction, image)
+        step = s.square / curvature
+        fine = (curvature > 0) & jnp.isfinite(step)
+        x = jnp.where(fine, s.x + step * s.direction, s.x)
+        residual = jnp.where(fine, s.residual - step * image, s.residual)
+        z = inverse * residual
+        square = jnp.vdot(residual, z)
+        direction = z + (square / s.square) * s.direction
+        return _State(x, residual, direction, square, s.step + 1, ~fine)
+
+    end = jax.lax.while_loop(running, update, state)
+    return CGResult(end.x, end.step, end.square <= goal)

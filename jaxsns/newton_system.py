@@ -1,0 +1,105 @@
+"""The matrix of a Newton step, which is also the matrix of the derivative.
+
+Of the dual's Hessian [[R, P], [P^T, S]] (R, S: row and column sums) the Schur
+complement on the rows is kept, scaled to a unit diagonal of its first part:
+
+    A = (1 + shift) I - Q Q^T + w w^T,   Q = R^-1/2 P S^-1/2,   w = sqrt(rows) / norm
+
+w spans the gauge; pinning it makes A positive definite on a connected plan. Rows
+without mass become rows of the identity. Eigenvalues lie in (0, 1 + shift].
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.linear import cholesky
+from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
+from jaxsns.numerics import default_shift, unit_roundoff
+
+
+class NewtonSystem(NamedTuple):
+    """A above, as a kernel and the scalings around it: Q = diag(left) K diag(right)."""
+
+    kernel: DenseKernel
+    left: jax.Array  # [n]
+    right: jax.Array  # [m]
+    pin: jax.Array  # [n] w
+    shift: jax.Array  # []
+
+
+def inverse_root(sums: jax.Array) -> jax.Array:
+    """1 / sqrt(sums), 0 where the sum is 0."""
+    positive = sums > 0
+    return jnp.where(positive, 1 / jnp.sqrt(jnp.where(positive, sums, 1)), 0)
+
+
+def make_system(
+    kernel: DenseKernel,
+    u: jax.Array,
+    v: jax.Array,
+    rows: jax.Array,
+    columns: jax.Array,
+    shift: jax.Array,
+) -> NewtonSystem:
+    """System of the plan diag(u) K diag(v) with the given row and column sums."""
+    positive = rows > 0
+    roots = jnp.where(positive, jnp.sqrt(jnp.where(positive, rows, 1)), 0)
+    pin = roots / jnp.sqrt(jnp.sum(rows))
+    return NewtonSystem(
+        kernel, u * inverse_root(rows), v * inverse_root(columns), pin, shift
+    )
+
+
+def product(system: NewtonSystem, vector: jax.Array) -> jax.Array:
+    """A times a vector, [n]: two products with the kernel."""
+    inner = system.kernel.transpose_times(system.left * vector)
+    outer = system.left * system.kernel.times(system.right**2 * inner)
+    pinned = system.pin * jnp.vdot(system.pin, vector)
+    return (1 + system.shift) * vector - outer + pinned
+
+
+def project(system: NewtonSystem, vector: jax.Array) -> jax.Array:
+    """Take the gauge direction out of a vector, [n]."""
+    return vector - system.pin * jnp.vdot(system.pin, vector)
+
+
+def diagonal(system: NewtonSystem) -> jax.Array:
+    """Diagonal of A, [n]: one sweep over the kernel; kept off zero."""
+    inner = system.left**2 * system.kernel.squares_times(system.right**2)
+    least = unit_roundoff(inner.dtype)
+    return jnp.maximum(1 + system.shift - inner + system.pin**2, least)
+
+
+def solve_cg(
+    system: NewtonSystem, rhs: jax.Array, tolerance: jax.Array, max_steps: jax.Array
+) -> CGResult:
+    """Solve by conjugate gradients with the diagonal as preconditioner.
+
+    The diagonal matters: where a row of the plan has nearly all its mass in one
+    entry, 1 - Q_ii^2 is small, and a random assignment problem at epsilon = 1/1200
+    takes 58 products in all instead of 372.
+    """
+    return conjugate_gradient(
+        lambda v: product(system, v), rhs, diagonal(system), tolerance, max_steps
+    )
+
+
+def solve_cholesky(
+    system: NewtonSystem, rhs: jax.Array, refinements: int = 0
+) -> jax.Array:
+    """Solve by Cholesky with the tiny relative shift that split plans need, [n].
+
+    O(n^2 m + n^3 / 3) time, two more [n, n] arrays. NaN if the factorisation fails.
+    """
+    left = system.left
+    gram = system.kernel.gram(left, system.right)
+    extra = 1 + system.shift + default_shift(rhs.dtype)
+    matrix = jnp.diag(jnp.full_like(rhs, extra)) - gram
+    matrix = matrix + system.pin[:, None] * system.pin[None, :]
+    factor = cholesky.factorise(matrix)
+    return cholesky.refined_solve(
+        factor, lambda v: product(system, v), rhs, refinements
+    )

@@ -1,0 +1,54 @@
+"""Numbers that depend on the dtype, and products at full precision."""
+
+import jax
+import jax.numpy as jnp
+
+
+def unit_roundoff(dtype: jnp.dtype) -> float:
+    """Distance from 1 to the next number of `dtype`."""
+    return float(jnp.finfo(dtype).eps)
+
+
+def default_tolerance(dtype: jnp.dtype) -> float:
+    """Relative L1 marginal error that a solve in `dtype` aims at: 1e-9 or 1e-4."""
+    return 1e-9 if jnp.finfo(dtype).bits >= 64 else 1e-4
+
+
+def default_shift(dtype: jnp.dtype) -> float:
+    """Shift of the normalised Schur matrix before it is factorised.
+
+    Relative, since that matrix has a unit diagonal. 1e-15 to 1e-13 in float64
+    and 1e-7 to 3e-7 in float32 leave the derivative exact after refinement;
+    none at all makes the factorisation fail when the plan splits into blocks.
+    """
+    return 1e-14 if jnp.finfo(dtype).bits >= 64 else 3e-7
+
+
+def smallest_kept(dtype: jnp.dtype) -> float:
+    """Kernel entries below this become 0: subnormals slow BLAS down 6-9 times."""
+    return 1e-150 if jnp.finfo(dtype).bits >= 64 else 1e-30
+
+
+def largest_scaling(dtype: jnp.dtype) -> float:
+    """Largest |log scaling| before a kernel is rebuilt from new potentials.
+
+    An entry flushed by `smallest_kept` (log -345 or -69) is still below e^-145 or
+    e^-49 after two scalings of this size, so nothing that counts is lost.
+    """
+    return 100.0 if jnp.finfo(dtype).bits >= 64 else 10.0
+
+
+def far_below(dtype: jnp.dtype) -> float:
+    """Potential that stands for -inf inside the solvers: finite, so 0 * it is 0."""
+    return -1e150 if jnp.finfo(dtype).bits >= 64 else -1e18
+
+
+def safe_log(x: jax.Array) -> jax.Array:
+    """Logarithm with log(0) = -inf and a zero, not NaN, gradient there."""
+    positive = x > 0
+    return jnp.where(positive, jnp.log(jnp.where(positive, x, 1)), -jnp.inf)
+
+
+def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Product at the precision of the dtype: never TF32 or bfloat16 passes."""
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)

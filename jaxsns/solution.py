@@ -1,0 +1,228 @@
+"""What a solve returns, one type for all methods."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsns import dual, implicit
+from jaxsns.numerics import matmul
+from jaxsns.problem import Problem
+from jaxsns.solvers.iteration import Counts
+from jaxsns.status import Status, describe
+
+
+class NotConvergedError(RuntimeError):
+    """Raised by `Solution.raise_if_failed`."""
+
+
+def _dense_cost(problem: Problem) -> jax.Array:
+    return problem.geometry.dense().cost
+
+
+def _transport_cost(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    f, g = dual.finite(problem, f, g)
+    return problem.geometry.dense().transport_cost(f, g, problem.epsilon)
+
+
+def _primal(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    # epsilon log P = f + g - C turns <C, P> + epsilon <P, log P> into <f + g, P>.
+    rows, columns = dual.marginals(problem, f, g)
+    linear = dual.weighted(rows, f) + dual.weighted(columns, g)
+    return linear - problem.epsilon * jnp.sum(rows)
+
+
+def _errors(problem: Problem, f: jax.Array, g: jax.Array):
+    rows, columns = dual.marginals(problem, f, g)
+    row_error = jnp.sum(jnp.abs(rows - problem.a)) / problem.total
+    return row_error, jnp.sum(jnp.abs(columns - problem.b)) / problem.total
+
+
+def _apply(axis: int, problem: Problem, f: jax.Array, g: jax.Array, v: jax.Array):
+    plan = dual.plan(problem, f, g)
+    return matmul(plan if axis == 1 else plan.T, v)
+
+
+def _barycentric(axis: int, problem: Problem, f: jax.Array, g: jax.Array, v: jax.Array):
+    plan = dual.plan(problem, f, g)
+    plan = plan if axis == 1 else plan.T
+    mass = jnp.sum(plan, axis=1)
+    safe = jnp.where(mass > 0, mass, 1)
+    return matmul(plan, v) / (safe if v.ndim == 1 else safe[:, None])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _lanes(function: Callable, depth: int, *args):
+    for _ in range(depth):
+        function = jax.vmap(function)
+    return function(*args)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("problem", "f", "g", "error", "status", "counts"),
+    meta_fields=("method",),
+)
+@dataclasses.dataclass(frozen=True, repr=False)
+class Solution:
+    """Potentials, how good they are, and what follows from them on request.
+
+    Attributes:
+      problem: what was solved; `problem.epsilon` is the epsilon really used.
+      f: [n] row potentials, in units of cost; -inf where there is no mass.
+      g: [m] column potentials. Gauge: <a, f> = <b, g>.
+      error: [] L1 error of both marginals over the mass to be moved, of f and g.
+      status: [] int32, a `Status`.
+      counts: work done, see `Counts`.
+      method: name of the method.
+
+    f and g carry the derivative of the exact solution (implicit); so does all that
+    is computed from them. The value needs no linear solve for its first derivative.
+    A solution that came out of `vmap` answers for all its lanes at once.
+    """
+
+    problem: Problem
+    f: jax.Array
+    g: jax.Array
+    error: jax.Array
+    status: jax.Array
+    counts: Counts
+    method: str
+
+    def _each(self, function: Callable, *args: jax.Array):
+        depth = self.f.ndim - 1
+        return _lanes(function, depth, self.problem, self.f, self.g, *args)
+
+    @property
+    def converged(self) -> jax.Array:
+        """[] bool: the error is at most the tolerance."""
+        return self.status == Status.CONVERGED
+
+    @property
+    def epsilon(self) -> jax.Array:
+        """[] regularisation used, in units of cost."""
+        return self.problem.epsilon
+
+    @property
+    def value(self) -> jax.Array:
+        """[] <C, P> + epsilon sum P (log P - 1), in cost times mass.
+
+        Evaluated as the dual, so its error is of second order in `error` and it
+        never exceeds the optimum by more than rounding. One pass.
+        """
+        return self._each(implicit.optimal_value)
+
+    @property
+    def dual_value(self) -> jax.Array:
+        """[] the dual objective; the same number as `value`."""
+        return self.value
+
+    @property
+    def primal_value(self) -> jax.Array:
+        """[] <C, P> + epsilon sum P (log P - 1) of the plan as it is. One pass.
+
+        The plan meets the marginals only up to `error`, so this is no bound.
+        """
+        return self._each(_primal)
+
+    @property
+    def gap(self) -> jax.Array:
+        """[] primal minus dual value: zero at the solution."""
+        return self.primal_value - self.value
+
+    @property
+    def transport_cost(self) -> jax.Array:
+        """[] <C, P>, in cost times mass, without the entropy. One pass."""
+        return self._each(_transport_cost)
+
+    @property
+    def marginal_errors(self) -> tuple[jax.Array, jax.Array]:
+        """([], []) L1 error of the row and of the column marginal. One pass."""
+        return self._each(_errors)
+
+    def plan(self) -> jax.Array:
+        """[n, m] the plan exp((f + g - C) / epsilon), in mass. O(n m) memory."""
+        return self._each(dual.plan)
+
+    def marginals(self) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums of the plan. One pass."""
+        return self._each(dual.marginals)
+
+    def apply(self, v: jax.Array, axis: int = 1) -> jax.Array:
+        """Plan times v ([m] or [m, k] -> [n, ...]); axis=0: its transpose times v."""
+        return self._each(_APPLY[_axis(axis)], self._operand(v, axis))
+
+    def barycentric(self, points: jax.Array, axis: int = 1) -> jax.Array:
+        """Mean of `points` [m, d] under each row of the plan, [n, d].
+
+        axis=0: mean of points [n, d] under each column. Atoms without mass get 0.
+        """
+        return self._each(_BARYCENTRIC[_axis(axis)], self._operand(points, axis))
+
+    def _operand(self, v: jax.Array, axis: int) -> jax.Array:
+        v = jnp.asarray(v)
+        depth = self.f.ndim - 1
+        size = (self.g if axis == 1 else self.f).shape[-1]
+        if v.ndim not in (depth + 1, depth + 2) or v.shape[depth] != size:
+            letter = "m" if axis == 1 else "n"
+            raise ValueError(
+                f"the operand must have shape [{letter}] or [{letter}, k] with "
+                f"{letter} = {size} for axis={axis}; got {v.shape}"
+            )
+        return v.astype(self.f.dtype)
+
+    def raise_if_failed(self) -> "Solution":
+        """Return self if every lane converged, else raise `NotConvergedError`.
+
+        Outside `jit` only: a traced status cannot raise.
+        """
+        if isinstance(self.status, jax.core.Tracer):
+            raise TypeError(
+                "raise_if_failed works outside jit only; inside, use solution.converged"
+            )
+        status = np.atleast_1d(np.asarray(self.status)).ravel()
+        errors = np.atleast_1d(np.asarray(self.error)).ravel()
+        bad = np.flatnonzero(status != Status.CONVERGED)
+        if bad.size:
+            first = bad[0]
+            raise NotConvergedError(
+                f"{bad.size} of {status.size} solves failed; the first (lane {first}) "
+                f"with error {errors[first]:.2e}: {describe(status[first])}"
+            )
+        return self
+
+    def __repr__(self) -> str:
+        """Say on one screen what was solved and how it went."""
+        n, m = self.f.shape[-1], self.g.shape[-1]
+        lanes = self.f.shape[:-1]
+        head = f"Solution({n} x {m}, {self.f.dtype}, method={self.method!r}"
+        if isinstance(self.status, jax.core.Tracer):
+            return head + ", traced)"
+        if lanes:
+            names, number = np.unique(np.asarray(self.status), return_counts=True)
+            pairs = zip(names, number, strict=True)
+            summary = ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
+            worst = float(jnp.max(self.error))
+            return f"{head}, lanes={lanes}, {summary}, worst error={worst:.2e})"
+        c = self.counts
+        return (
+            f"{head}, epsilon={float(self.epsilon):.4g})\n"
+            f"  {describe(int(self.status))}\n"
+            f"  value {float(self.value):.9g}, transport cost "
+            f"{float(self.transport_cost):.9g}, marginal error {float(self.error):.2e}\n"
+            f"  {int(c.sweeps)} sweeps, {int(c.newton_steps)} Newton steps, "
+            f"{int(c.linear_steps)} linear-solver steps, {int(c.passes)} passes"
+        )
+
+
+_APPLY = {axis: functools.partial(_apply, axis) for axis in (0, 1)}
+_BARYCENTRIC = {axis: functools.partial(_barycentric, axis) for axis in (0, 1)}
+
+
+def _axis(axis: int) -> int:
+    if axis not in (0, 1):
+        raise ValueError(f"axis must be 0 or 1; got {axis!r}")
+    return axis

@@ -1,0 +1,1 @@
+"""Iterations as pure functions on states: `init`, `update`, `run` in each file."""

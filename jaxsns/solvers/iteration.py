@@ -1,0 +1,67 @@
+"""What all iterations share: the one loop, the counts, the tests that stop it."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns.status import Status
+
+
+class Counts(NamedTuple):
+    """Work done, int32 scalars."""
+
+    sweeps: jax.Array  # Sinkhorn sweeps: two products with the matrix each
+    newton_steps: jax.Array  # Newton directions computed
+    linear_steps: jax.Array  # products of the linear solver: two matrix products each
+    passes: jax.Array  # exponentials of the whole matrix
+
+    def plus(self, **more: jax.Array | int) -> "Counts":
+        """Add to some of the counts."""
+        new = {k: (getattr(self, k) + v).astype(jnp.int32) for k, v in more.items()}
+        return self._replace(**new)
+
+
+def no_counts() -> Counts:
+    """All counts at zero."""
+    zero = jnp.asarray(0, jnp.int32)
+    return Counts(zero, zero, zero, zero)
+
+
+class HasStatus(Protocol):
+    """Any state that can go through the loop."""
+
+    @property
+    def status(self) -> jax.Array: ...
+
+
+S = TypeVar("S", bound=HasStatus)
+
+
+def run(update: Callable[[S], S], state: S) -> S:
+    """Apply `update` while the status is RUNNING. The only outer loop there is."""
+    return jax.lax.while_loop(lambda s: s.status == Status.RUNNING, update, state)
+
+
+def as_status(value: jax.Array | int) -> jax.Array:
+    """Status as it is carried: [] int32."""
+    return jnp.asarray(value, jnp.int32)
+
+
+def verdict(
+    error: jax.Array,
+    tolerance: jax.Array,
+    step: jax.Array,
+    max_steps: jax.Array,
+    stalled: jax.Array,
+) -> jax.Array:
+    """[] status at a point whose exact error is known, tested in order of meaning.
+
+    Converged counts before the limits: a solve that is right at its last permitted
+    step has not failed.
+    """
+    status = jnp.where(step >= max_steps, Status.MAX_STEPS, Status.RUNNING)
+    status = jnp.where(stalled, Status.STALLED, status)
+    status = jnp.where(error <= tolerance, Status.CONVERGED, status)
+    return as_status(jnp.where(jnp.isfinite(error), status, Status.NONFINITE))

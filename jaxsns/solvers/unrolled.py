@@ -1,0 +1,31 @@
+"""Plain Sinkhorn of fixed length, differentiable by unrolling; for comparison."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns import dual
+from jaxsns.numerics import far_below
+from jaxsns.problem import Problem, log_masses
+
+
+def sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Array]:
+    """([n], [m]) potentials after `steps` sweeps in the log domain, gauge fixed.
+
+    Derivatives go through every sweep: forward and reverse mode, any order, memory
+    O(steps (n + m)) plus what the sweeps keep. No status: look at
+    `dual.marginal_error` of the result. Two passes a sweep.
+    """
+    problem = problem.dense()
+    log_a, log_b = log_masses(problem)
+    low = far_below(problem.dtype)
+    cost, epsilon = problem.geometry, problem.epsilon
+
+    def sweep(g, _):
+        f = epsilon * log_a + cost.softmin(g, epsilon, axis=1)
+        f = jnp.where(problem.a > 0, f, low)
+        g = epsilon * log_b + cost.softmin(f, epsilon, axis=0)
+        return jnp.where(problem.b > 0, g, low), f
+
+    g = jnp.where(problem.b > 0, jnp.zeros_like(problem.b), low)
+    g, fs = jax.lax.scan(sweep, g, None, length=steps)
+    return dual.centre(problem, fs[-1], g)

@@ -1,0 +1,38 @@
+"""How a solve can end, as data that survives `jit` and `vmap`."""
+
+import enum
+
+
+class Status(enum.IntEnum):
+    """Why an iteration stopped; stored as an int32 scalar (one a lane)."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    MAX_STEPS = 2
+    NONFINITE = 3
+    STALLED = 4
+    INVALID_INPUT = 5
+    MASS_MISMATCH = 6
+
+
+_TEXT = {
+    Status.RUNNING: "not finished",
+    Status.CONVERGED: "the marginal error is at most the tolerance",
+    Status.MAX_STEPS: "the step limit was reached first; raise max_steps or tolerance",
+    Status.NONFINITE: "a NaN or an infinity appeared; look for one in the cost",
+    Status.STALLED: (
+        "the error stopped falling at the precision of the dtype; "
+        "raise tolerance or epsilon, or use float64"
+    ),
+    Status.INVALID_INPUT: (
+        "a mass is negative or not finite, a total is zero, or epsilon or tolerance "
+        "is not positive and finite"
+    ),
+    Status.MASS_MISMATCH: "the totals of a and b differ; normalise both",
+}
+
+
+def describe(status: int | Status) -> str:
+    """Say in one line what a status means and what to do about it."""
+    status = Status(int(status))
+    return f"{status.name}: {_TEXT[status]}"
