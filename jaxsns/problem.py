@@ -203,7 +203,7 @@ def check_values(problem: Problem) -> None:
         )
         _require(host.sum() > 0, lambda n=name: f"{n} must have a positive total")
     if not _is_traced(problem.a, problem.b):
-        totals = float(jnp.sum(problem.a)), float(jnp.sum(problem.b))
+        totals = [np.asarray(x).sum(dtype=np.float64) for x in (problem.a, problem.b)]
         slack = mass_slack(problem.dtype, *problem.shape) * totals[0]
         _require(
             abs(totals[0] - totals[1]) <= slack,

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxsns import dual, newton_system
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.numerics import largest_scaling, unit_roundoff
+from jaxsns.numerics import aim, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem, log_masses
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
@@ -257,7 +257,7 @@ def update(problem: Problem, options: NewtonOptions, state: NewtonState) -> Newt
         b=problem.b,
         log_b=log_masses(problem)[1],
         total=problem.total,
-        target=0.5 * tolerance,
+        target=aim(dtype) * tolerance,
     )
 
     def stepping(s: _Inner) -> jax.Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import dual
-from jaxsns.numerics import largest_scaling, unit_roundoff
+from jaxsns.numerics import aim, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem, log_masses
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
@@ -124,7 +124,7 @@ def update(
     error = jnp.sum(jnp.abs(absorbed.rows - a)) / total
     stalled = state.settled & (error > 0.5 * state.error)
     status = iteration.verdict(error, tolerance, state.step, options.max_steps, stalled)
-    target = jnp.minimum(0.5 * tolerance, error)
+    target = jnp.minimum(aim(dtype) * tolerance, error)
 
     def sweep(s: _Sweeps) -> _Sweeps:
         step_x, gain_x = relaxed(a, s.rows, s.omega)
