@@ -4,6 +4,7 @@ Each named cost has a derivative at coinciding points: where the true one does n
 exist (a norm at zero), it is zero, the subgradient of least norm.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -58,10 +59,12 @@ def cosine(x: jax.Array, y: jax.Array) -> jax.Array:
     return 1 - matmul(unit(x), unit(y).T)
 
 
+@functools.lru_cache(maxsize=None)
 def pnorm(p: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Cost `(sum_k |x_k - y_k|^p)^(1/p)` for a p >= 1, as an argument of PointCloud.
 
-    The result is a cost *matrix* function, like the named costs.
+    The result is a cost *matrix* function, like the named costs; the same p gives
+    the same function, so that nothing compiles again.
     """
     if not p >= 1:
         raise ValueError(f"p of pnorm must be at least 1; got {p}")

@@ -27,8 +27,9 @@ def unite(
 ) -> Ell:
     """Make one matrix of two lists, dropping what the second repeats; O(m k^2)."""
     m = column_values.shape[0]
+    columns = jnp.arange(m, dtype=row_index.dtype)
     listed = row_index[column_index]  # [m, k, k]
-    repeated = jnp.any(listed == jnp.arange(m)[:, None, None], axis=2)
+    repeated = jnp.any(listed == columns[:, None, None], axis=2)
     column_values = jnp.where(repeated, 0, column_values)
     return Ell(row_values, row_index, column_values, column_index)
 

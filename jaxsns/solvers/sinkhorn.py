@@ -60,7 +60,7 @@ class _Sweeps(NamedTuple):
     start_error: jax.Array  # [] at the beginning of the window
     gain: jax.Array  # [] relative gain of the dual in the window
     best: jax.Array  # [] least error before the window
-    idle: jax.Array  # [] int32 windows in a row without a new least error
+    idle: jax.Array  # [] int32 plain windows in a row without progress
     step: jax.Array
 
 
@@ -144,7 +144,7 @@ def update(
 
     def sweeping(s: _Sweeps) -> jax.Array:
         small = jnp.max(jnp.abs(s.x)) <= largest_scaling(dtype)
-        more = (s.error > target) & (s.step < options.max_steps) & (s.idle < 3)
+        more = (s.error > target) & (s.step < options.max_steps) & (s.idle < 2)
         return more & small & (status == Status.RUNNING)
 
     zero = jnp.asarray(0, jnp.int32)
@@ -162,7 +162,7 @@ def update(
         step=end.step,
         status=status,
         omega=end.omega,
-        settled=(end.error <= target) | (end.idle >= 3),
+        settled=(end.error <= target) | (end.idle >= 2),
         counts=state.counts.plus(sweeps=end.step - state.step, passes=1),
     )
 
@@ -170,21 +170,24 @@ def update(
 def _end_of_window(s: _Sweeps, overrelaxation: bool) -> _Sweeps:
     """Read the contraction off a full window and choose the next factor by it."""
     full = s.in_window >= WINDOW
+    # Over-relaxed errors rise and fall, plain ones only fall: without progress go
+    # back to the plain iteration, and believe in rounding if that stands still too.
+    noise = WINDOW * unit_roundoff(s.error.dtype)
+    alive = (s.error < s.best) | (s.gain > noise)
     omega = s.omega
     if overrelaxation:
         decay = (s.error / s.start_error) ** (1 / WINDOW)
-        omega = jnp.where(full, best_omega(omega, decay), omega)
-    # Over-relaxed errors rise and fall; only a dual that has stopped growing as well
-    # means that rounding has taken over.
-    noise = WINDOW * unit_roundoff(s.error.dtype)
-    alive = (s.error < s.best) | (s.gain > noise)
+        faster = jnp.where(alive, best_omega(omega, decay), 1)
+        omega = jnp.where(full, faster, omega)
+    plain = s.omega <= 1
+    idle = jnp.where(alive, 0, jnp.where(plain, s.idle + 1, s.idle))
     return s._replace(
         omega=omega,
         in_window=jnp.where(full, 0, s.in_window),
         start_error=jnp.where(full, s.error, s.start_error),
         gain=jnp.where(full, 0, s.gain),
         best=jnp.where(full, jnp.minimum(s.error, s.best), s.best),
-        idle=jnp.where(full, jnp.where(alive, 0, s.idle + 1), s.idle),
+        idle=jnp.where(full, idle, s.idle),
     )
 
 
