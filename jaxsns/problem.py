@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxsns.geometry import Dense, Geometry, PointCloud
 from jaxsns.numerics import safe_log, unit_roundoff
-from jaxsns.status import Status
+from jaxsns.status import Status, code
 
 SCALES = ("max", "mean", "median", "std")
 DEFAULT_EPSILON = 0.05  # of the standard deviation of the costs
@@ -161,8 +161,8 @@ def validity(problem: Problem) -> jax.Array:
     fine &= jnp.isfinite(epsilon) & (epsilon > 0) & (jnp.sum(a) > 0) & (jnp.sum(b) > 0)
     slack = mass_slack(problem.dtype, *problem.shape) * jnp.sum(a)
     equal = jnp.abs(jnp.sum(a) - jnp.sum(b)) <= slack
-    status = jnp.where(equal, Status.RUNNING, Status.MASS_MISMATCH)
-    return jnp.where(fine, status, Status.INVALID_INPUT).astype(jnp.int32)
+    status = jnp.where(equal, code(Status.RUNNING), code(Status.MASS_MISMATCH))
+    return jnp.where(fine, status, code(Status.INVALID_INPUT)).astype(jnp.int32)
 
 
 def _require(condition: bool, message: Callable[[], str]) -> None:

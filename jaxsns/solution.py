@@ -12,7 +12,7 @@ from jaxsns import dual, implicit
 from jaxsns.numerics import matmul
 from jaxsns.problem import Problem
 from jaxsns.solvers.iteration import Counts
-from jaxsns.status import Status, describe
+from jaxsns.status import Status, code, describe
 
 
 class NotConvergedError(RuntimeError):
@@ -99,7 +99,7 @@ class Solution:
     @property
     def converged(self) -> jax.Array:
         """[] bool: the error is at most the tolerance."""
-        return self.status == Status.CONVERGED
+        return self.status == code(Status.CONVERGED)
 
     @property
     def epsilon(self) -> jax.Array:
@@ -185,7 +185,7 @@ class Solution:
             )
         status = np.atleast_1d(np.asarray(self.status)).ravel()
         errors = np.atleast_1d(np.asarray(self.error)).ravel()
-        bad = np.flatnonzero(status != Status.CONVERGED)
+        bad = np.flatnonzero(status != code(Status.CONVERGED))
         if bad.size:
             first = bad[0]
             raise NotConvergedError(

@@ -18,7 +18,7 @@ from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.solvers.sinkhorn import SinkhornOptions
 from jaxsns.solvers.sns import SNSOptions
-from jaxsns.status import Status
+from jaxsns.status import Status, code
 
 Options = NewtonOptions | SinkhornOptions | SNSOptions
 
@@ -95,9 +95,10 @@ def _iterate(method: str, path: bool, problem: Problem, options: Options, init):
     """Potentials, error, status and counts; nothing here is differentiated."""
     _, start, level, _ = METHODS[method]
     valid = validity(problem)
-    valid = jnp.where(options.tolerance > 0, valid, Status.INVALID_INPUT)
+    invalid = iteration.as_status(code(Status.INVALID_INPUT))
+    valid = jnp.where(options.tolerance > 0, valid, invalid)
     # A bad epsilon or mass is not worth an iteration, and must not loop for ever.
-    fine = valid == Status.RUNNING
+    fine = valid == code(Status.RUNNING)
     original = problem = problem.dense()
     problem = problem.with_epsilon(jnp.where(fine, problem.epsilon, 1))
     n, m = problem.shape
@@ -131,9 +132,9 @@ def _iterate(method: str, path: bool, problem: Problem, options: Options, init):
         jnp.asarray(1, jnp.int32),
         jnp.asarray(True),
     )
-    status = jnp.where(end.status == Status.CONVERGED, judged, end.status)
+    status = jnp.where(end.status == code(Status.CONVERGED), judged, end.status)
     status = jnp.where(fine, status, valid).astype(jnp.int32)
-    bad = ~fine | (status == Status.NONFINITE)
+    bad = ~fine | (status == code(Status.NONFINITE))
     f, g = jnp.where(bad, jnp.nan, f), jnp.where(bad, jnp.nan, g)
     return f, g, jnp.where(fine, error, jnp.nan), status, end.counts.plus(passes=1)
 

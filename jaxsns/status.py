@@ -2,6 +2,8 @@
 
 import enum
 
+import numpy as np
+
 
 class Status(enum.IntEnum):
     """Why an iteration stopped; stored as an int32 scalar (one a lane)."""
@@ -30,6 +32,11 @@ _TEXT = {
     ),
     Status.MASS_MISMATCH: "the totals of a and b differ; normalise both",
 }
+
+
+def code(status: Status) -> np.int32:
+    """Return the status as it is carried in arrays; a plain enum would be int64."""
+    return np.int32(status)
 
 
 def describe(status: int | Status) -> str:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import as_status
-from jaxsns.status import Status
+from jaxsns.status import Status, code
 
 FACTOR = 4.0  # by which epsilon falls from level to level, at most
 LEVEL_TOLERANCE = 0.02  # relative L1 error, before the last level
@@ -84,8 +84,8 @@ def run(
         slope = jnp.where(s.level > 0, (after - here) / (here - before), 0)
         ahead = inner.f + slope * (inner.f - s.last_f)
         status = inner.status
-        early = (status == Status.CONVERGED) | (status == Status.STALLED)
-        status = jnp.where(~last & early, Status.RUNNING, status)
+        early = (status == code(Status.CONVERGED)) | (status == code(Status.STALLED))
+        status = jnp.where(~last & early, code(Status.RUNNING), status)
         onward = inner._replace(
             f=jnp.where(last, inner.f, ahead),
             settled=jnp.where(last, inner.settled, False),
@@ -94,6 +94,6 @@ def run(
         return PathState(onward, s.level + 1, inner.f, as_status(status))
 
     start = PathState(
-        state, jnp.asarray(0, jnp.int32), state.f, as_status(Status.RUNNING)
+        state, jnp.asarray(0, jnp.int32), state.f, as_status(code(Status.RUNNING))
     )
     return iteration.run(advance, start).inner

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxsns.status import Status
+from jaxsns.status import Status, code
 
 
 class Counts(NamedTuple):
@@ -41,7 +41,7 @@ S = TypeVar("S", bound=HasStatus)
 
 def run(update: Callable[[S], S], state: S) -> S:
     """Apply `update` while the status is RUNNING. The only outer loop there is."""
-    return jax.lax.while_loop(lambda s: s.status == Status.RUNNING, update, state)
+    return jax.lax.while_loop(lambda s: s.status == code(Status.RUNNING), update, state)
 
 
 def as_status(value: jax.Array | int) -> jax.Array:
@@ -61,7 +61,7 @@ def verdict(
     Converged counts before the limits: a solve that is right at its last permitted
     step has not failed.
     """
-    status = jnp.where(step >= max_steps, Status.MAX_STEPS, Status.RUNNING)
-    status = jnp.where(stalled, Status.STALLED, status)
-    status = jnp.where(error <= tolerance, Status.CONVERGED, status)
-    return as_status(jnp.where(jnp.isfinite(error), status, Status.NONFINITE))
+    status = jnp.where(step >= max_steps, code(Status.MAX_STEPS), code(Status.RUNNING))
+    status = jnp.where(stalled, code(Status.STALLED), status)
+    status = jnp.where(error <= tolerance, code(Status.CONVERGED), status)
+    return as_status(jnp.where(jnp.isfinite(error), status, code(Status.NONFINITE)))

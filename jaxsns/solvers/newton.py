@@ -24,7 +24,7 @@ from jaxsns.numerics import aim, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem, log_masses
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
-from jaxsns.status import Status
+from jaxsns.status import Status, code
 
 FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
 SHRINK = 0.4  # of the step, at each backtrack
@@ -115,7 +115,7 @@ def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
         g=jnp.zeros_like(problem.b),
         error=jnp.asarray(jnp.inf, problem.dtype),
         step=jnp.asarray(0, jnp.int32),
-        status=iteration.as_status(Status.RUNNING),
+        status=iteration.as_status(code(Status.RUNNING)),
         settled=jnp.asarray(False),
         counts=iteration.no_counts(),
     )
@@ -263,7 +263,7 @@ def update(problem: Problem, options: NewtonOptions, state: NewtonState) -> Newt
     def stepping(s: _Inner) -> jax.Array:
         small = jnp.max(jnp.abs(s.point.x)) <= largest_scaling(dtype)
         more = (s.point.error > setting.target) & (s.step < options.max_steps)
-        return more & small & (s.idle < 4) & (status == Status.RUNNING)
+        return more & small & (s.idle < 4) & (status == code(Status.RUNNING))
 
     start = _Inner(
         point=_Point(jnp.zeros_like(problem.a), absorbed.y, absorbed.rows, error),

@@ -18,7 +18,7 @@ from jaxsns.numerics import aim, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem, log_masses
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
-from jaxsns.status import Status
+from jaxsns.status import Status, code
 
 WINDOW = 20  # sweeps over which a contraction is measured
 
@@ -72,7 +72,7 @@ def init(problem: Problem, f: jax.Array | None = None) -> SinkhornState:
         g=jnp.zeros_like(problem.b),
         error=jnp.asarray(jnp.inf, problem.dtype),
         step=jnp.asarray(0, jnp.int32),
-        status=iteration.as_status(Status.RUNNING),
+        status=iteration.as_status(code(Status.RUNNING)),
         omega=jnp.asarray(1, problem.dtype),
         settled=jnp.asarray(False),
         counts=iteration.no_counts(),
@@ -145,7 +145,7 @@ def update(
     def sweeping(s: _Sweeps) -> jax.Array:
         small = jnp.max(jnp.abs(s.x)) <= largest_scaling(dtype)
         more = (s.error > target) & (s.step < options.max_steps) & (s.idle < 2)
-        return more & small & (status == Status.RUNNING)
+        return more & small & (status == code(Status.RUNNING))
 
     zero = jnp.asarray(0, jnp.int32)
     x = jnp.zeros_like(a)

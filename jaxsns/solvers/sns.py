@@ -23,7 +23,7 @@ from jaxsns.numerics import far_below, unit_roundoff
 from jaxsns.problem import Problem, log_masses
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
-from jaxsns.status import Status
+from jaxsns.status import Status, code
 
 ARMIJO, TRIALS = 1e-4, 30
 
@@ -76,7 +76,7 @@ def init(problem: Problem, f: jax.Array | None = None) -> SNSState:
         g=jnp.where(problem.b > 0, g, far_below(problem.dtype)),
         error=jnp.asarray(jnp.inf, problem.dtype),
         step=jnp.asarray(0, jnp.int32),
-        status=iteration.as_status(Status.RUNNING),
+        status=iteration.as_status(code(Status.RUNNING)),
         settled=jnp.asarray(False),
         counts=iteration.no_counts(),
     )
