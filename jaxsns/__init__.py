@@ -16,7 +16,7 @@ from jaxsns.solvers.iteration import Counts as Counts
 from jaxsns.solvers.newton import NewtonOptions as NewtonOptions
 from jaxsns.solvers.sinkhorn import SinkhornOptions as SinkhornOptions
 from jaxsns.solvers.sns import SNSOptions as SNSOptions
-from jaxsns.solvers.unrolled import sinkhorn as unrolled_sinkhorn
+from jaxsns.solvers.unrolled import unrolled_sinkhorn as unrolled_sinkhorn
 from jaxsns.status import Status as Status
 from jaxsns.status import describe as describe
 

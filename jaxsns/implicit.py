@@ -34,7 +34,9 @@ def _solve(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
     b = newton_system.project(system, rhs / scale)
     if rhs.shape[0] <= LARGEST_FACTORISED:
-        x = newton_system.solve_cholesky(system, b, refinements=1 if unit < 1e-12 else 3)
+        x = newton_system.solve_cholesky(
+            system, b, refinements=1 if unit < 1e-12 else 3
+        )
     else:
         steps = 20 * rhs.shape[0]
         x = newton_system.solve_cg(system, b, jnp.asarray(10 * unit), steps).x

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.linear import cholesky
@@ -74,7 +75,7 @@ def diagonal(system: NewtonSystem) -> jax.Array:
 
 
 def solve_cg(
-    system: NewtonSystem, rhs: jax.Array, tolerance: jax.Array, max_steps: jax.Array
+    system: NewtonSystem, rhs: jax.Array, tolerance: ArrayLike, max_steps: ArrayLike
 ) -> CGResult:
     """Solve by conjugate gradients with the diagonal as preconditioner.
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxsns.geometry import Dense, Geometry, PointCloud
 from jaxsns.numerics import safe_log, unit_roundoff
@@ -70,7 +71,7 @@ class Problem:
 
 
 def _is_traced(*arrays: Any) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in arrays)
+    return any(isinstance(x, Tracer) for x in arrays)
 
 
 def _as_float(name: str, value: Any) -> jax.Array:
@@ -99,8 +100,7 @@ def _as_geometry(cost: Any) -> Geometry:
                 )
         if x.shape[1] != y.shape[1]:
             raise ValueError(
-                "x and y must have the same dimension; "
-                f"got x {x.shape} and y {y.shape}"
+                f"x and y must have the same dimension; got x {x.shape} and y {y.shape}"
             )
         return dataclasses.replace(cost, x=x, y=y)
     matrix = _as_float("cost", cost.cost if isinstance(cost, Dense) else cost)
@@ -268,10 +268,13 @@ def make_problem(
         masses_b = jnp.full((m,), 1 / m, dtype) * jnp.sum(masses_a)
     masses_b = masses_b.astype(dtype)
     if scale_cost is not None:
-        geometry = geometry.scaled(1 / statistic(scale_cost, geometry, masses_a, masses_b))
+        geometry = geometry.scaled(
+            1 / statistic(scale_cost, geometry, masses_a, masses_b)
+        )
     if epsilon is None:
         _require(
-            relative_to is None, lambda: "relative_to needs an epsilon; got epsilon=None"
+            relative_to is None,
+            lambda: "relative_to needs an epsilon; got epsilon=None",
         )
         epsilon, relative_to = DEFAULT_EPSILON, "std"
     epsilon = _as_float("epsilon", epsilon)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxsns import dual, implicit
 from jaxsns.numerics import matmul
@@ -179,7 +180,7 @@ class Solution:
 
         Outside `jit` only: a traced status cannot raise.
         """
-        if isinstance(self.status, jax.core.Tracer):
+        if isinstance(self.status, Tracer):
             raise TypeError(
                 "raise_if_failed works outside jit only; inside, use solution.converged"
             )
@@ -190,7 +191,7 @@ class Solution:
             first = bad[0]
             raise NotConvergedError(
                 f"{bad.size} of {status.size} solves failed; the first (lane {first}) "
-                f"with error {errors[first]:.2e}: {describe(status[first])}"
+                f"with error {errors[first]:.2e}: {describe(int(status[first]))}"
             )
         return self
 
@@ -199,7 +200,7 @@ class Solution:
         n, m = self.f.shape[-1], self.g.shape[-1]
         lanes = self.f.shape[:-1]
         head = f"Solution({n} x {m}, {self.f.dtype}, method={self.method!r}"
-        if isinstance(self.status, jax.core.Tracer):
+        if isinstance(self.status, Tracer):
             return head + ", traced)"
         if lanes:
             names, number = np.unique(np.asarray(self.status), return_counts=True)
@@ -211,8 +212,9 @@ class Solution:
         return (
             f"{head}, epsilon={float(self.epsilon):.4g})\n"
             f"  {describe(int(self.status))}\n"
-            f"  value {float(self.value):.9g}, transport cost "
-            f"{float(self.transport_cost):.9g}, marginal error {float(self.error):.2e}\n"
+            f"  value {float(self.value):.9g}, "
+            f"transport cost {float(self.transport_cost):.9g}, "
+            f"marginal error {float(self.error):.2e}\n"
             f"  {int(c.sweeps)} sweeps, {int(c.newton_steps)} Newton steps, "
             f"{int(c.linear_steps)} linear-solver steps, {int(c.passes)} passes"
         )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxsns import dual, implicit
 from jaxsns.numerics import default_tolerance
@@ -38,7 +39,9 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "auto": Method(NewtonOptions(patience=AUTO_PATIENCE), newton.init, newton.update, True),
+    "auto": Method(
+        NewtonOptions(patience=AUTO_PATIENCE), newton.init, newton.update, True
+    ),
     "newton": Method(NewtonOptions(), newton.init, newton.update, True),
     "sinkhorn": Method(SinkhornOptions(), sinkhorn.init, sinkhorn.update, False),
     "sns": Method(SNSOptions(), sns.init, sns.run, False),
@@ -75,7 +78,7 @@ def _initial(problem: Problem, init: Any) -> tuple[jax.Array, jax.Array] | None:
                 f"{name} of init must have shape [{size}] to match cost "
                 f"{problem.shape}; got {value.shape}"
             )
-        if not isinstance(value, jax.core.Tracer) and np.isnan(np.asarray(value)).any():
+        if not isinstance(value, Tracer) and np.isnan(np.asarray(value)).any():
             raise ValueError(f"{name} of init must not contain NaN")
         out.append(value)
     return out[0], out[1]
@@ -85,7 +88,7 @@ def _positive(name: str, value: Any, dtype: jnp.dtype) -> jax.Array:
     value = jnp.asarray(value)
     if value.shape != ():
         raise ValueError(f"{name} must be a scalar; got shape {value.shape}")
-    if not isinstance(value, jax.core.Tracer) and not float(value) > 0:
+    if not isinstance(value, Tracer) and not float(value) > 0:
         raise ValueError(f"{name} must be positive; got {value}")
     return value.astype(dtype)
 

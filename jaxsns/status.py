@@ -23,8 +23,8 @@ _TEXT = {
     Status.MAX_STEPS: "the step limit was reached first; raise max_steps or tolerance",
     Status.NONFINITE: "a NaN or an infinity appeared; look for one in the cost",
     Status.STALLED: (
-        "the error stopped falling at the precision of the dtype; "
-        "raise tolerance or epsilon, or use float64"
+        "the error stopped falling, at the precision of the dtype (raise tolerance "
+        "or epsilon, or use float64) or, with 'sns', in a failed line search"
     ),
     Status.INVALID_INPUT: (
         "a mass is negative or not finite, a total is zero, or epsilon or tolerance "

@@ -20,8 +20,10 @@ def assignment(n=40, seed=0):
 
 def uneven(n=24, m=37, seed=1):
     r = np.random.default_rng(seed)
-    return _points(seed, n, m, 3), _normalised(r.random(n) + 0.1), _normalised(
-        r.random(m) + 0.1
+    return (
+        _points(seed, n, m, 3),
+        _normalised(r.random(n) + 0.1),
+        _normalised(r.random(m) + 0.1),
     )
 
 
@@ -45,8 +47,10 @@ def clusters():
     x = centres[r.integers(5, size=40)] + 0.1 * r.normal(size=(40, 2))
     y = centres[r.integers(5, size=30)] + 0.1 * r.normal(size=(30, 2))
     cost = ((x[:, None] - y[None]) ** 2).sum(-1)
-    return cost, _normalised(np.exp(r.normal(size=40))), _normalised(
-        np.exp(r.normal(size=30))
+    return (
+        cost,
+        _normalised(np.exp(r.normal(size=40))),
+        _normalised(np.exp(r.normal(size=30))),
     )
 
 

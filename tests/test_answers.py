@@ -88,9 +88,7 @@ def test_one_by_one_and_uniform_closed_forms(method):
 def test_two_by_two_closed_form(method):
     epsilon, delta = 0.3, 0.8
     cost = np.array([[0.0, delta], [delta, 0.0]])
-    got = jaxsns.solve(
-        cost, epsilon=epsilon, tolerance=1e-13, method=METHODS[method]
-    )
+    got = jaxsns.solve(cost, epsilon=epsilon, tolerance=1e-13, method=METHODS[method])
     ratio = np.exp(-delta / epsilon)
     diagonal = 0.5 / (1 + ratio)
     expected = [[diagonal, diagonal * ratio], [diagonal * ratio, diagonal]]
@@ -168,7 +166,9 @@ def test_wide_range_of_masses():
     got = jaxsns.solve(cost, a, b, epsilon=0.02, tolerance=1e-12)
     f, g = references.sinkhorn(cost, a, b, 0.02)
     assert got.converged
-    np.testing.assert_allclose(got.plan(), references.plan(cost, f, g, 0.02), atol=1e-11)
+    np.testing.assert_allclose(
+        got.plan(), references.plan(cost, f, g, 0.02), atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

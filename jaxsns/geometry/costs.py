@@ -59,7 +59,7 @@ def cosine(x: jax.Array, y: jax.Array) -> jax.Array:
     return 1 - matmul(unit(x), unit(y).T)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def pnorm(p: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Cost `(sum_k |x_k - y_k|^p)^(1/p)` for a p >= 1, as an argument of PointCloud.
 

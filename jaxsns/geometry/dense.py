@@ -14,7 +14,7 @@ class Largest(NamedTuple):
     """The largest plan entries of each row (or column)."""
 
     log: jax.Array  # [n, k] logarithms of the entries, largest first
-    index: jax.Array  # [n, k] int32, where in its row each one stands
+    indices: jax.Array  # [n, k] int32, where in its row each one stands
 
 
 @jax.tree_util.register_dataclass
@@ -99,12 +99,10 @@ class Dense:
         """
         log = self.log_plan(f, g, epsilon)
         log = log if axis == 1 else log.T
-        index = jax.lax.top_k(log.astype(jnp.float32), k)[1]
-        return Largest(jnp.take_along_axis(log, index, axis=1), index)
+        indices = jax.lax.top_k(log.astype(jnp.float32), k)[1]
+        return Largest(jnp.take_along_axis(log, indices, axis=1), indices)
 
-    def absorb(
-        self, f: jax.Array, epsilon: jax.Array
-    ) -> tuple[DenseKernel, jax.Array]:
+    def absorb(self, f: jax.Array, epsilon: jax.Array) -> tuple[DenseKernel, jax.Array]:
         """Kernel of given row potentials, each column scaled to a maximum of 1.
 
         Returns K = exp((f_i - C_ij - top_j) / epsilon) and top [m], in cost, so

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 class CGResult(NamedTuple):
@@ -28,8 +29,8 @@ def conjugate_gradient(
     product: Callable[[jax.Array], jax.Array],
     rhs: jax.Array,
     diagonal: jax.Array,
-    tolerance: jax.Array,
-    max_steps: jax.Array,
+    tolerance: ArrayLike,
+    max_steps: ArrayLike,
 ) -> CGResult:
     """Solve A x = rhs for a symmetric positive definite A given by its product.
 

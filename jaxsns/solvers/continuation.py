@@ -21,7 +21,7 @@ FACTOR = 4.0  # by which epsilon falls from level to level, at most
 LEVEL_TOLERANCE = 0.02  # relative L1 error, before the last level
 FIRST_EPSILON = 0.1  # of the spread of the costs
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Any)
 Update = Callable[[Problem, Any, S], S]
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.status import Status, code
 
@@ -33,7 +34,9 @@ class HasStatus(Protocol):
     """Any state that can go through the loop."""
 
     @property
-    def status(self) -> jax.Array: ...
+    def status(self) -> jax.Array:
+        """[] int32."""
+        ...
 
 
 S = TypeVar("S", bound=HasStatus)
@@ -44,16 +47,16 @@ def run(update: Callable[[S], S], state: S) -> S:
     return jax.lax.while_loop(lambda s: s.status == code(Status.RUNNING), update, state)
 
 
-def as_status(value: jax.Array | int) -> jax.Array:
+def as_status(value: ArrayLike) -> jax.Array:
     """Status as it is carried: [] int32."""
     return jnp.asarray(value, jnp.int32)
 
 
 def verdict(
     error: jax.Array,
-    tolerance: jax.Array,
+    tolerance: ArrayLike,
     step: jax.Array,
-    max_steps: jax.Array,
+    max_steps: jax.Array | int,
     stalled: jax.Array,
 ) -> jax.Array:
     """[] status at a point whose exact error is known, tested in order of meaning.

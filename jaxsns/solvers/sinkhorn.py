@@ -15,12 +15,13 @@ import jax.numpy as jnp
 
 from jaxsns import dual
 from jaxsns.numerics import aim, largest_scaling, unit_roundoff
-from jaxsns.problem import Problem, log_masses
+from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code
 
 WINDOW = 20  # sweeps over which a contraction is measured
+PATIENCE = 4  # windows without progress before over-relaxation is given up
 
 
 @functools.partial(
@@ -60,7 +61,7 @@ class _Sweeps(NamedTuple):
     start_error: jax.Array  # [] at the beginning of the window
     gain: jax.Array  # [] relative gain of the dual in the window
     best: jax.Array  # [] least error before the window
-    idle: jax.Array  # [] int32 plain windows in a row without progress
+    idle: jax.Array  # [] int32 windows in a row without progress
     step: jax.Array
 
 
@@ -144,7 +145,9 @@ def update(
 
     def sweeping(s: _Sweeps) -> jax.Array:
         small = jnp.max(jnp.abs(s.x)) <= largest_scaling(dtype)
-        more = (s.error > target) & (s.step < options.max_steps) & (s.idle < 2)
+        more = (
+            (s.error > target) & (s.step < options.max_steps) & (s.idle < PATIENCE + 2)
+        )
         return more & small & (status == code(Status.RUNNING))
 
     zero = jnp.asarray(0, jnp.int32)
@@ -162,7 +165,7 @@ def update(
         step=end.step,
         status=status,
         omega=end.omega,
-        settled=(end.error <= target) | (end.idle >= 2),
+        settled=(end.error <= target) | (end.idle >= PATIENCE + 2),
         counts=state.counts.plus(sweeps=end.step - state.step, passes=1),
     )
 
@@ -170,17 +173,17 @@ def update(
 def _end_of_window(s: _Sweeps, overrelaxation: bool) -> _Sweeps:
     """Read the contraction off a full window and choose the next factor by it."""
     full = s.in_window >= WINDOW
-    # Over-relaxed errors rise and fall, plain ones only fall: without progress go
-    # back to the plain iteration, and believe in rounding if that stands still too.
+    # Over-relaxed errors rise and fall over several windows, plain ones only fall:
+    # after PATIENCE windows without progress go back to the plain iteration, and
+    # believe in rounding if that stands still too.
     noise = WINDOW * unit_roundoff(s.error.dtype)
     alive = (s.error < s.best) | (s.gain > noise)
+    idle = jnp.where(alive, 0, s.idle + 1)
     omega = s.omega
     if overrelaxation:
         decay = (s.error / s.start_error) ** (1 / WINDOW)
-        faster = jnp.where(alive, best_omega(omega, decay), 1)
-        omega = jnp.where(full, faster, omega)
-    plain = s.omega <= 1
-    idle = jnp.where(alive, 0, jnp.where(plain, s.idle + 1, s.idle))
+        measured = jnp.where(idle >= PATIENCE, 1, best_omega(omega, decay))
+        omega = jnp.where(full, measured, omega)
     return s._replace(
         omega=omega,
         in_window=jnp.where(full, 0, s.in_window),

@@ -101,9 +101,9 @@ def _direction(problem: Problem, options: SNSOptions, f, g, rows, columns, error
     kept = min(options.kept, n, m)
     sparse = ell.unite(
         jnp.exp(by_row.log[:, :kept]),
-        by_row.index[:, :kept],
+        by_row.indices[:, :kept],
         jnp.exp(by_column.log[:, :kept]),
-        by_column.index[:, :kept],
+        by_column.indices[:, :kept],
     )
     # Scaled to a unit diagonal, and with the gauge (1, -1) pinned.
     left, right = inverse_root(rows), inverse_root(columns)
@@ -137,9 +137,7 @@ def _newton(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
         return rows, columns, missing / problem.total, excess
 
     rows, columns, error, excess = look(f, g)
-    df, dg, slope, products = _direction(
-        problem, options, f, g, rows, columns, error
-    )
+    df, dg, slope, products = _direction(problem, options, f, g, rows, columns, error)
     noise = 100 * unit_roundoff(problem.dtype) * problem.epsilon * problem.total
 
     def attempt(trial):

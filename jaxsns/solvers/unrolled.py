@@ -8,17 +8,16 @@ from jaxsns.numerics import far_below
 from jaxsns.problem import Problem, log_masses
 
 
-def sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Array]:
+def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Array]:
     """([n], [m]) potentials after `steps` sweeps in the log domain, gauge fixed.
 
     Derivatives go through every sweep: forward and reverse mode, any order, memory
     O(steps (n + m)) plus what the sweeps keep. No status: look at
     `dual.marginal_error` of the result. Two passes a sweep.
     """
-    problem = problem.dense()
     log_a, log_b = log_masses(problem)
     low = far_below(problem.dtype)
-    cost, epsilon = problem.geometry, problem.epsilon
+    cost, epsilon = problem.geometry.dense(), problem.epsilon
 
     def sweep(g, _):
         f = epsilon * log_a + cost.softmin(g, epsilon, axis=1)

@@ -1,0 +1,164 @@
+"""The linear floor: conjugate gradients, Cholesky, ELL, and the Newton system."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsns import implicit, newton_system
+from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.linear import cholesky, ell
+from jaxsns.linear.conjugate_gradient import conjugate_gradient
+
+R = np.random.default_rng(0)
+
+
+def _definite(n=30, condition=1e4):
+    q = np.linalg.qr(R.normal(size=(n, n)))[0]
+    return (q * np.geomspace(1, 1 / condition, n)) @ q.T
+
+
+def test_conjugate_gradient_iterates_match_scipy():
+    from scipy.sparse.linalg import cg
+
+    matrix, rhs = _definite(), R.normal(size=30)
+    for steps in (1, 3, 7):
+        expected, _ = cg(matrix, rhs, rtol=0, maxiter=steps)
+        got = conjugate_gradient(
+            lambda v: jnp.asarray(matrix) @ v,
+            jnp.asarray(rhs),
+            jnp.ones(30),
+            jnp.asarray(0.0),
+            jnp.asarray(steps),
+        )
+        np.testing.assert_allclose(got.x, expected, rtol=1e-9)
+        assert int(got.steps) == steps
+        assert not bool(got.converged)
+
+
+def test_conjugate_gradient_converges_and_says_so():
+    matrix, rhs = jnp.asarray(_definite()), jnp.asarray(R.normal(size=30))
+    run = lambda tolerance, steps: conjugate_gradient(
+        lambda v: matrix @ v, rhs, jnp.diag(matrix), jnp.asarray(tolerance), steps
+    )
+    end = run(1e-12, jnp.asarray(500))
+    assert bool(end.converged)
+    np.testing.assert_allclose(matrix @ end.x, rhs, atol=1e-10)
+    # Exact at the last permitted step is a success; none permitted gives zero.
+    assert bool(run(1e-12, end.steps).converged)
+    np.testing.assert_array_equal(run(1e-12, jnp.asarray(0)).x, 0)
+
+
+@pytest.mark.parametrize("matrix", [-np.eye(5), np.full((5, 5), np.nan)])
+def test_conjugate_gradient_stops_at_bad_curvature(matrix):
+    end = conjugate_gradient(
+        lambda v: jnp.asarray(matrix) @ v,
+        jnp.ones(5),
+        jnp.ones(5),
+        jnp.asarray(1e-9),
+        jnp.asarray(50),
+    )
+    assert int(end.steps) == 1
+    assert not bool(end.converged)
+    np.testing.assert_array_equal(end.x, 0)
+
+
+def test_refinement_removes_the_error_of_a_shift():
+    matrix, rhs = _definite(), R.normal(size=30)
+    exact = np.linalg.solve(matrix, rhs)
+    factor = cholesky.factorise(jnp.asarray(matrix + 1e-6 * np.eye(30)))
+    errors = [
+        np.linalg.norm(
+            cholesky.refined_solve(
+                factor, lambda v: jnp.asarray(matrix) @ v, jnp.asarray(rhs), k
+            )
+            - exact
+        )
+        for k in range(3)
+    ]
+    assert errors[1] < 0.05 * errors[0]
+    assert errors[2] < 0.05 * errors[1]
+
+
+def test_ell_is_the_union_of_rows_and_columns():
+    matrix = np.abs(R.normal(size=(9, 7)))
+    k = 3
+    rows = np.argsort(-matrix, axis=1)[:, :k].astype(np.int32)
+    columns = np.argsort(-matrix.T, axis=1)[:, :k].astype(np.int32)
+    expected = np.zeros_like(matrix)
+    np.put_along_axis(expected, rows, np.take_along_axis(matrix, rows, 1), 1)
+    np.put_along_axis(expected.T, columns, np.take_along_axis(matrix.T, columns, 1), 1)
+    sparse = ell.unite(
+        *(
+            jnp.asarray(x)
+            for x in (
+                np.take_along_axis(matrix, rows, 1),
+                rows,
+                np.take_along_axis(matrix.T, columns, 1),
+                columns,
+            )
+        )
+    )
+    u, v = R.normal(size=9), R.normal(size=7)
+    np.testing.assert_allclose(ell.times(sparse, jnp.asarray(v)), expected @ v)
+    np.testing.assert_allclose(
+        ell.transpose_times(sparse, jnp.asarray(u)), u @ expected
+    )
+
+
+def _system(shift=0.01):
+    kernel, u, v = R.random((8, 11)), R.random(8) + 0.1, R.random(11) + 0.1
+    kernel[2] = 0
+    plan = u[:, None] * kernel * v[None]
+    rows, columns = plan.sum(1), plan.sum(0)
+    system = newton_system.make_system(
+        DenseKernel(jnp.asarray(kernel)),
+        *(jnp.asarray(x) for x in (u, v, rows, columns, shift)),
+    )
+    inverse = np.where(rows > 0, 1 / np.sqrt(np.where(rows > 0, rows, 1)), 0)
+    q = inverse[:, None] * plan / np.sqrt(columns)
+    w = np.sqrt(rows / rows.sum())
+    return system, (1 + shift) * np.eye(8) - q @ q.T + np.outer(w, w), w
+
+
+def test_newton_system_products_diagonal_and_solves():
+    system, dense, w = _system()
+    v = R.normal(size=8)
+    v -= w * (w @ v)
+    np.testing.assert_allclose(newton_system.product(system, jnp.asarray(v)), dense @ v)
+    np.testing.assert_allclose(newton_system.diagonal(system), np.diag(dense))
+    expected = np.linalg.solve(dense, v)
+    direct = newton_system.solve_cholesky(system, jnp.asarray(v))
+    np.testing.assert_allclose(direct, expected, rtol=1e-9)
+    steps = newton_system.solve_cg(
+        system, jnp.asarray(v), jnp.asarray(1e-13), jnp.asarray(100)
+    )
+    np.testing.assert_allclose(steps.x, expected, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (1, 5), (5, 1)])
+def test_solve_hessian_is_the_pseudo_inverse(shape):
+    n, m = shape
+    plan = R.random(shape)
+    hessian = np.block([[np.diag(plan.sum(1)), plan], [plan.T, np.diag(plan.sum(0))]])
+    top, bottom = R.normal(size=n), R.normal(size=m)
+    bottom *= top.sum() / bottom.sum()  # in the range: equal totals
+    u, v = implicit.solve_hessian(*(jnp.asarray(x) for x in (plan, top, bottom)))
+    np.testing.assert_allclose(
+        hessian @ np.concatenate([u, v]), np.concatenate([top, bottom]), atol=1e-11
+    )
+
+
+def test_solve_hessian_factorises_once_for_many_right_hand_sides():
+    plan = jnp.asarray(R.random((70, 80)))
+    many = jax.vmap(implicit.solve_hessian, in_axes=(None, 0, 0))
+    tops, bottoms = jnp.ones((4, 70)), jnp.ones((4, 80))
+    text = jax.jit(many).lower(plan, tops, bottoms).as_text()
+    assert "tensor<70x70xf64>" in text
+    assert "tensor<4x70x70xf64>" not in text
+
+
+def test_solve_that_fails_is_nan():
+    plan = jnp.full((4, 4), jnp.nan)
+    u, _ = implicit.solve_hessian(plan, jnp.ones(4), jnp.ones(4))
+    assert np.all(np.isnan(u))

@@ -1,0 +1,117 @@
+"""What a solution answers, its gauge, and how it prints."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+import references
+
+import jaxsns
+from jaxsns import dual
+
+
+def _solved(name="uneven", **kw):
+    cost, a, b = problems.ALL[name]()
+    kw = dict(epsilon=0.05 * cost.std(), tolerance=1e-12) | kw
+    return cost, a, b, jaxsns.solve(cost, a, b, **kw)
+
+
+@pytest.mark.parametrize("name", ["uneven", "tall", "zero_masses", "one_row"])
+def test_values_are_what_they_say(name):
+    cost, a, b, s = _solved(name)
+    epsilon = float(s.epsilon)
+    plan = references.plan(cost, np.asarray(s.f), np.asarray(s.g), epsilon)
+    np.testing.assert_allclose(s.plan(), plan, atol=1e-14)
+    log = np.log(np.where(plan > 0, plan, 1))
+    regularised = (plan * cost).sum() + epsilon * (plan * (log - 1)).sum()
+    np.testing.assert_allclose(s.value, regularised, rtol=1e-10)
+    np.testing.assert_allclose(s.primal_value, regularised, rtol=1e-12)
+    np.testing.assert_allclose(s.transport_cost, (plan * cost).sum(), rtol=1e-12)
+    np.testing.assert_allclose(s.gap, 0, atol=1e-10)
+    rows, columns = s.marginals()
+    np.testing.assert_allclose(rows, plan.sum(1), atol=1e-14)
+    np.testing.assert_allclose(columns, plan.sum(0), atol=1e-14)
+    np.testing.assert_allclose(sum(s.marginal_errors), s.error, atol=1e-14)
+    v = np.random.default_rng(0).normal(size=(b.size, 3))
+    np.testing.assert_allclose(s.apply(v), plan @ v, atol=1e-13)
+    np.testing.assert_allclose(s.apply(v[:, 0]), plan @ v[:, 0], atol=1e-13)
+    real = a > 0
+    expected = (plan @ v)[real] / plan.sum(1)[real, None]
+    np.testing.assert_allclose(s.barycentric(v)[real], expected, atol=1e-10)
+    np.testing.assert_allclose(s.barycentric(v)[~real], 0)
+    u = np.random.default_rng(1).normal(size=a.size)
+    np.testing.assert_allclose(s.apply(u, axis=0), u @ plan, atol=1e-13)
+
+
+@pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn", "sns"])
+@pytest.mark.parametrize("name", ["uneven", "tall", "zero_masses"])
+def test_gauge(name, method):
+    cost, a, b, s = _solved(name, method=method)
+    f, g = np.asarray(s.f), np.asarray(s.g)
+    left, right = f[a > 0] @ a[a > 0], g[b > 0] @ b[b > 0]
+    np.testing.assert_allclose(left, right, atol=1e-12 * max(1, abs(left)))
+
+
+def test_transposition_exchanges_the_potentials():
+    cost, a, b, s = _solved()
+    t = jaxsns.solve(cost.T, b, a, epsilon=s.epsilon, tolerance=1e-12)
+    np.testing.assert_allclose(t.f, s.g, atol=1e-10)
+    np.testing.assert_allclose(t.g, s.f, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["uneven", "tall"])
+def test_gradients_of_gauge_dependent_losses_follow_the_gauge(name):
+    cost, a, b, s = _solved(name)
+    epsilon = s.epsilon
+
+    def loss(cost):
+        return jnp.sum(jaxsns.solve(cost, a, b, epsilon=epsilon, tolerance=1e-13).f)
+
+    direction = np.random.default_rng(0).normal(size=cost.shape)
+    h = 1e-5
+    reference = (loss(cost + h * direction) - loss(cost - h * direction)) / (2 * h)
+    got = jnp.vdot(jax.grad(loss)(jnp.asarray(cost)), jnp.asarray(direction))
+    np.testing.assert_allclose(got, reference, rtol=1e-6)
+    # Adding t to all costs adds t / 2 to every potential in this gauge.
+    np.testing.assert_allclose(jnp.sum(jax.grad(loss)(jnp.asarray(cost))), a.size / 2)
+
+
+def test_c_transform_and_centre():
+    cost, a, b, s = _solved()
+    np.testing.assert_allclose(dual.c_transform(s.problem, s.f), s.g, atol=1e-10)
+    f, g = dual.centre(s.problem, s.f + 3, s.g - 3)
+    np.testing.assert_allclose(f, s.f, atol=1e-12)
+    np.testing.assert_allclose(g, s.g, atol=1e-12)
+
+
+def test_prints_a_readable_summary():
+    text = repr(_solved(method="newton")[3])
+    assert "Solution(24 x 37, float64, method='newton', epsilon=" in text
+    assert "CONVERGED: the marginal error is at most the tolerance" in text
+    assert "Newton steps" in text
+    assert max(len(line) for line in text.splitlines()) <= 88
+    traced = []
+    jax.jit(lambda c: traced.append(repr(jaxsns.solve(c, epsilon=1.0))) or c)(
+        jnp.ones((2, 3))
+    )
+    assert traced == ["Solution(2 x 3, float64, method='auto', traced)"]
+
+
+def test_solution_is_a_pytree_and_pickles():
+    cost, a, b, s = _solved()
+    again = jax.tree.map(lambda x: x, s)
+    np.testing.assert_array_equal(again.f, s.f)
+    copy = pickle.loads(pickle.dumps(s))
+    np.testing.assert_array_equal(copy.plan(), s.plan())
+    inside = jax.jit(lambda c: jaxsns.solve(c, a, b, epsilon=s.epsilon))(cost)
+    np.testing.assert_allclose(inside.value, s.value, rtol=1e-9)
+
+
+def test_unconverged_value_is_a_lower_bound():
+    cost, a, b, s = _solved()
+    for steps in (1, 2, 4, 8):
+        rough = jaxsns.solve(cost, a, b, epsilon=s.epsilon, max_steps=steps)
+        assert float(rough.value) <= float(s.value) + 1e-12

@@ -1,0 +1,219 @@
+"""The iterations on their own: iterates, counts, warm starts, which way is taken."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+import references
+
+import jaxsns
+from jaxsns import NewtonOptions, SinkhornOptions, SNSOptions, Status
+from jaxsns.solvers import continuation, iteration, newton, sinkhorn, sns
+
+RUNS = {
+    "sinkhorn": (sinkhorn, SinkhornOptions(tolerance=1e-10)),
+    "plain": (sinkhorn, SinkhornOptions(tolerance=1e-10, overrelaxation=False)),
+    "newton": (newton, NewtonOptions(tolerance=1e-10)),
+    "cg": (newton, NewtonOptions(tolerance=1e-10, linear_solver="cg")),
+    "cholesky": (newton, NewtonOptions(tolerance=1e-10, linear_solver="cholesky")),
+    "sns": (sns, SNSOptions(tolerance=1e-10)),
+}
+
+
+def _problem(name="uneven", epsilon=0.05):
+    cost, a, b = problems.ALL[name]()
+    return jaxsns.make_problem(cost, a, b, epsilon=epsilon * cost.std()).dense()
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_init_update_run(name):
+    module, options = RUNS[name]
+    problem = _problem()
+    state = module.init(problem)
+    assert int(state.status) == Status.RUNNING
+    once = module.update(problem, options, state)
+    kinds = lambda s: jax.tree.map(lambda x: (x.shape, x.dtype), s)
+    assert kinds(once) == kinds(state)
+    end = module.run(problem, options, state)
+    assert int(end.status) == Status.CONVERGED
+    got = references.error(
+        problem.geometry.cost,
+        problem.a,
+        problem.b,
+        end.f,
+        end.g,
+        float(problem.epsilon),
+    )
+    assert got <= 1.01e-10
+    # Starting at the solution costs nothing.
+    again = module.run(problem, options, module.init(problem, end.f))
+    assert int(again.counts.sweeps) <= 1
+    assert int(again.counts.newton_steps) == 0
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_path_following_around_any_of_them(name):
+    module, options = RUNS[name]
+    problem = _problem("assignment", 0.02)
+    level = sns.run if module is sns else module.update
+    count = continuation.levels(problem)
+    assert int(count) >= 1
+    end = continuation.run(problem, options, module.init(problem), level, count)
+    assert int(end.status) == Status.CONVERGED
+
+
+def test_plain_sinkhorn_iterates_match_a_numpy_loop():
+    cost, a, b = problems.uneven()
+    problem = jaxsns.make_problem(cost, a, b, epsilon=0.3).dense()
+    f, g = np.zeros(a.size), None
+    for sweeps in range(1, 5):
+        g = references.sinkhorn(cost, a, b, 0.3, sweeps=0)[1] if False else None
+        # Semi-dual iterates: columns exact, then rows, then columns again.
+        options = SinkhornOptions(0.0, sweeps, overrelaxation=False)
+        state = sinkhorn.run(problem, options, sinkhorn.init(problem))
+        expected = f
+        for _ in range(sweeps):
+            g = 0.3 * np.log(b) - 0.3 * np.log(
+                np.exp((expected[:, None] - cost) / 0.3).sum(0)
+            )
+            rows = 0.3 * np.log(np.exp((g[None] - cost) / 0.3).sum(1))
+            expected = 0.3 * np.log(a) - rows
+        np.testing.assert_allclose(state.f, expected, atol=1e-12)
+        assert int(state.counts.sweeps) == sweeps
+        assert int(state.status) == Status.MAX_STEPS
+
+
+def test_overrelaxation_saves_most_sweeps_and_never_lowers_the_dual():
+    cost, a, b = problems.clusters()
+    kw = dict(epsilon=0.02 * cost.std(), tolerance=1e-9)
+    plain = SinkhornOptions(1e-9, overrelaxation=False)
+    fast = jaxsns.solve(cost, a, b, method="sinkhorn", **kw)
+    slow = jaxsns.solve(cost, a, b, method=plain, **kw, max_steps=200_000)
+    assert fast.converged
+    assert int(fast.counts.sweeps) < 0.4 * int(slow.counts.sweeps)
+    values = [
+        float(jaxsns.solve(cost, a, b, method="sinkhorn", max_steps=k, **kw).value)
+        for k in (1, 5, 20, 21, 40, 60, 100, 200)
+    ]
+    assert np.all(np.diff(values) >= -1e-12)
+
+
+def test_omega_is_the_optimum_of_the_measured_contraction():
+    # From a plain sweep with contraction rho, and from over-relaxed ones.
+    rho = 0.99
+    best = 2 / (1 + np.sqrt(1 - rho))
+    one = jnp.asarray(1.0)
+    np.testing.assert_allclose(sinkhorn.best_omega(one, jnp.asarray(rho)), best)
+    omega = 1.5
+    # Largest root lam of (lam + w - 1)^2 = w^2 rho lam.
+    roots = np.roots([1, 2 * (omega - 1) - omega**2 * rho, (omega - 1) ** 2])
+    lam = jnp.asarray(np.max(roots.real))
+    np.testing.assert_allclose(sinkhorn.best_omega(jnp.asarray(omega), lam), best)
+    # A decay at the limit w - 1 tells nothing: the factor is kept.
+    np.testing.assert_allclose(
+        sinkhorn.best_omega(jnp.asarray(1.9), jnp.asarray(0.9)), 1.9
+    )
+
+
+def test_unsafe_relaxation_is_replaced_by_the_plain_step():
+    masses = jnp.asarray([0.5, 0.5])
+    sums = jnp.asarray([1e-8, 1.0])
+    step, gain = sinkhorn.relaxed(masses, sums, jnp.asarray(1.95))
+    np.testing.assert_allclose(step, np.log(np.asarray(masses / sums)))
+    assert float(gain) > 0
+    step, _ = sinkhorn.relaxed(masses, masses * 1.01, jnp.asarray(1.95))
+    np.testing.assert_allclose(step, 1.95 * np.log(1 / 1.01) * np.ones(2))
+
+
+def test_paper_claim_on_the_assignment_problem():
+    """At most 12 Newton steps after 20 sweeps to 1e-13, n = 500, epsilon = 1/1200."""
+    cost, a, b = problems.assignment(500)
+    options = SNSOptions(tolerance=1e-13, warm_up=20, kept=8)
+    s = jaxsns.solve(cost, a, b, epsilon=1 / 1200, method=options)
+    assert s.converged
+    assert int(s.counts.sweeps) == 20
+    assert int(s.counts.newton_steps) <= 12  # measured 9
+    assert references.error(cost, a, b, s.f, s.g, 1 / 1200) <= 2e-13
+
+
+def test_auto_uses_newton_only_when_it_pays():
+    cost, a, b = problems.assignment(80)
+    easy = jaxsns.solve(cost, a, b, epsilon=0.5)
+    hard = jaxsns.solve(cost, a, b, epsilon=1e-3)
+    assert int(easy.counts.newton_steps) == 0
+    assert int(easy.counts.sweeps) < 20
+    assert int(hard.counts.newton_steps) > 0
+    assert easy.converged
+    assert hard.converged
+
+
+def test_slow_cg_hands_over_to_cholesky():
+    """epsilon = 1e-4: CG alone needs thousands of products, auto far fewer."""
+    cost, a, b = problems.assignment(120)
+    both = jaxsns.solve(cost, a, b, epsilon=2e-5, tolerance=1e-8)
+    alone = jaxsns.solve(
+        cost,
+        a,
+        b,
+        epsilon=2e-5,
+        tolerance=1e-8,
+        method=NewtonOptions(linear_solver="cg"),
+    )
+    assert both.converged
+    assert int(both.counts.linear_steps) < 0.5 * int(alone.counts.linear_steps)
+
+
+@pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn", "sns"])
+@pytest.mark.parametrize("name", ["uneven", "tall", "zero_masses"])
+def test_a_warm_start_saves_work(method, name):
+    cost, a, b = problems.ALL[name]()
+    epsilon = 0.02 * cost.std()
+    run = lambda cost, init=None: jaxsns.solve(
+        cost, a, b, epsilon=epsilon, method=method, init=init
+    )
+    work = lambda s: sum(int(x) for x in s.counts)
+    cold = run(cost)
+    warm = run(cost, (cold.f, cold.g))
+    assert warm.converged
+    assert work(warm) <= 4
+    np.testing.assert_allclose(warm.plan(), cold.plan(), atol=1e-8)
+    nudged = cost * (1 + 1e-3 * np.random.default_rng(0).random(cost.shape))
+    assert work(run(nudged, (cold.f, cold.g))) < work(run(nudged))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_a_bad_start_does_no_harm(scale):
+    cost, a, b = problems.uneven()
+    r = np.random.default_rng(0)
+    start = scale * r.normal(size=a.size), scale * r.normal(size=b.size)
+    for method in ("auto", "newton", "sinkhorn", "sns"):
+        s = jaxsns.solve(cost, a, b, epsilon=0.05, method=method, init=start)
+        assert s.converged, s
+
+
+def test_extreme_potentials_are_absorbed_without_overflow():
+    cost, a, b = problems.uneven()
+    problem = jaxsns.make_problem(cost * 1e6, a, b, epsilon=1e-2).dense()
+    state = sinkhorn.update(problem, SinkhornOptions(1e-9, 50), sinkhorn.init(problem))
+    assert np.all(np.isfinite(state.f))
+    assert np.isfinite(state.error)
+
+
+def test_history_is_not_part_of_the_state():
+    """States stay O(n + m): no kernel, no history is carried through the loop."""
+    problem = _problem()
+    for module, _ in RUNS.values():
+        leaves = jax.tree.leaves(module.init(problem))
+        assert max(x.size for x in leaves) <= max(problem.shape)
+
+
+def test_verdict_orders_its_tests():
+    case = lambda error, step, stalled: int(
+        iteration.verdict(jnp.asarray(error), 1e-3, step, 10, jnp.asarray(stalled))
+    )
+    assert case(1e-4, 10, True) == Status.CONVERGED
+    assert case(1e-2, 10, True) == Status.STALLED
+    assert case(1e-2, 10, False) == Status.MAX_STEPS
+    assert case(1e-2, 9, False) == Status.RUNNING
+    assert case(np.nan, 0, False) == Status.NONFINITE
