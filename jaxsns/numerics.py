@@ -10,11 +10,11 @@ def unit_roundoff(dtype: jnp.dtype) -> float:
 
 
 def default_tolerance(dtype: jnp.dtype) -> float:
-    """Relative L1 marginal error at which a solve in `dtype` stops: 1e-9 or 2e-5.
+    """Relative L1 marginal error at which a solve in `dtype` stops: 1e-10 or 2e-5.
 
     At epsilon = 1/1200 of the largest cost float32 stalls between 1e-6 and 1.3e-5.
     """
-    return 1e-9 if jnp.finfo(dtype).bits >= 64 else 2e-5
+    return 1e-10 if jnp.finfo(dtype).bits >= 64 else 2e-5
 
 
 def aim(dtype: jnp.dtype) -> float:

@@ -256,7 +256,7 @@ def make_problem(
     masses_a = _as_masses("a", a, "n", n, (n, m))
     masses_b = _as_masses("b", b, "m", m, (n, m))
     given = [x for x in (masses_a, masses_b) if x is not None]
-    dtype = jnp.result_type(geometry.dtype, *[x.dtype for x in given])
+    dtype = np.result_type(geometry.dtype, *[x.dtype for x in given])
     geometry = geometry.astype(dtype)
     total = jnp.asarray(1, dtype)
     if masses_a is None and masses_b is not None:

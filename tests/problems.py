@@ -1,4 +1,7 @@
-"""The registry of small problems on which everything is tried."""
+"""The registry of small problems on which everything is tried.
+
+Few shapes on purpose: each one compiles every method once.
+"""
 
 import numpy as np
 
@@ -28,30 +31,27 @@ def uneven(n=24, m=37, seed=1):
 
 
 def zero_masses():
-    cost, a, b = uneven(20, 17, 2)
-    a[[0, 7]], b[[3, 16]] = 0, 0
+    cost, a, b = uneven(seed=2)
+    a[[0, 7]], b[[3, 36]] = 0, 0
     return cost, _normalised(a), _normalised(b)
 
 
 def duplicates():
     r = np.random.default_rng(3)
-    x = np.repeat(r.normal(size=(6, 2)), 3, axis=0)
-    y = np.repeat(r.normal(size=(5, 2)), 4, axis=0)
+    x = np.repeat(r.normal(size=(8, 2)), 3, axis=0)
+    y = np.resize(r.normal(size=(6, 2)), (37, 2))
     cost = ((x[:, None] - y[None]) ** 2).sum(-1)
-    return cost, np.full(18, 1 / 18), np.full(20, 1 / 20)
+    return cost, np.full(24, 1 / 24), np.full(37, 1 / 37)
 
 
 def clusters():
     r = np.random.default_rng(4)
     centres = 3 * r.normal(size=(5, 2))
-    x = centres[r.integers(5, size=40)] + 0.1 * r.normal(size=(40, 2))
-    y = centres[r.integers(5, size=30)] + 0.1 * r.normal(size=(30, 2))
+    x = centres[r.integers(5, size=24)] + 0.1 * r.normal(size=(24, 2))
+    y = centres[r.integers(5, size=37)] + 0.1 * r.normal(size=(37, 2))
     cost = ((x[:, None] - y[None]) ** 2).sum(-1)
-    return (
-        cost,
-        _normalised(np.exp(r.normal(size=40))),
-        _normalised(np.exp(r.normal(size=30))),
-    )
+    a, b = np.exp(r.normal(size=24)), np.exp(r.normal(size=37))
+    return cost, _normalised(a), _normalised(b)
 
 
 def one_row():

@@ -56,8 +56,11 @@ def test_a_claim_of_convergence_is_true(case, method):
         cost, a.astype(float), b.astype(float), f, g, float(epsilon)
     )
     single = cost.dtype == np.float32
-    assert abs(true - float(s.error)) <= (3e-3 if single else 1e-9) * max(true, 1e-2)
+    # The plan of given potentials is only known up to rounding of the exponent.
+    largest = max(np.abs(cost).max(), np.abs(f[a > 0]).max(), np.abs(g[b > 0]).max())
+    rounding = 2 * np.finfo(cost.dtype).eps * (largest / float(epsilon) + 10)
+    assert abs(true - float(s.error)) <= rounding
     if status == Status.CONVERGED:
-        assert true <= (4e-5 if single else 1.1e-9)
+        assert true <= (2e-5 if single else 1e-10) + rounding
     assert np.isfinite(float(s.value))
     assert np.all(np.isfinite(s.plan()))

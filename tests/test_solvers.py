@@ -13,7 +13,7 @@ from jaxsns.solvers import continuation, iteration, newton, sinkhorn, sns
 
 RUNS = {
     "sinkhorn": (sinkhorn, SinkhornOptions(tolerance=1e-10)),
-    "plain": (sinkhorn, SinkhornOptions(tolerance=1e-10, overrelaxation=False)),
+    "plain": (sinkhorn, SinkhornOptions(1e-10, 400_000, overrelaxation=False)),
     "newton": (newton, NewtonOptions(tolerance=1e-10)),
     "cg": (newton, NewtonOptions(tolerance=1e-10, linear_solver="cg")),
     "cholesky": (newton, NewtonOptions(tolerance=1e-10, linear_solver="cholesky")),
@@ -85,7 +85,7 @@ def test_plain_sinkhorn_iterates_match_a_numpy_loop():
 
 
 def test_overrelaxation_saves_most_sweeps_and_never_lowers_the_dual():
-    cost, a, b = problems.clusters()
+    cost, a, b = problems.uneven()
     kw = dict(epsilon=0.02 * cost.std(), tolerance=1e-9)
     plain = SinkhornOptions(1e-9, overrelaxation=False)
     fast = jaxsns.solve(cost, a, b, method="sinkhorn", **kw)
@@ -150,13 +150,13 @@ def test_auto_uses_newton_only_when_it_pays():
 
 def test_slow_cg_hands_over_to_cholesky():
     """epsilon = 1e-4: CG alone needs thousands of products, auto far fewer."""
-    cost, a, b = problems.assignment(120)
-    both = jaxsns.solve(cost, a, b, epsilon=2e-5, tolerance=1e-8)
+    cost, a, b = problems.assignment(300)
+    both = jaxsns.solve(cost, a, b, epsilon=1e-4, tolerance=1e-8)
     alone = jaxsns.solve(
         cost,
         a,
         b,
-        epsilon=2e-5,
+        epsilon=1e-4,
         tolerance=1e-8,
         method=NewtonOptions(linear_solver="cg"),
     )
@@ -176,7 +176,7 @@ def test_a_warm_start_saves_work(method, name):
     cold = run(cost)
     warm = run(cost, (cold.f, cold.g))
     assert warm.converged
-    assert work(warm) <= 4
+    assert work(warm) <= 5
     np.testing.assert_allclose(warm.plan(), cold.plan(), atol=1e-8)
     nudged = cost * (1 + 1e-3 * np.random.default_rng(0).random(cost.shape))
     assert work(run(nudged, (cold.f, cold.g))) < work(run(nudged))

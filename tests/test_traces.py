@@ -14,6 +14,8 @@ COST = jnp.asarray(np.random.default_rng(0).random((6, 7)))
 
 @pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn", "sns"])
 def test_one_trace_for_all_numbers(method):
+    chex.clear_trace_counter()
+
     @jax.jit
     @chex.assert_max_traces(n=1)
     def run(cost, a, b, epsilon, tolerance, max_steps):

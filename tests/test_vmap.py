@@ -18,8 +18,8 @@ def test_lanes_get_the_answer_and_status_that_they_get_alone(method):
     run = lambda cost, epsilon: jaxsns.solve(
         cost, epsilon=epsilon, tolerance=1e-10, method=method
     )
-    # The paper's method may stall at the smallest epsilon: then it stalls here too.
-    number = 4 if method == "sns" else 5
+    # The smallest epsilon is for Newton: 20,000 sweeps do not do, nor a tuned warm-up.
+    number = 4 if method in ("sns", "sinkhorn") else 5
     batch = jax.jit(jax.vmap(run))(COSTS[:number], EPSILONS[:number])
     for k in range(number):
         alone = run(COSTS[k], EPSILONS[k])

@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsns.geometry import costs
 from jaxsns.geometry.dense import Dense
@@ -57,7 +58,7 @@ class PointCloud:
     @property
     def dtype(self) -> jnp.dtype:
         """Dtype in which the costs come out."""
-        return jnp.result_type(self.x, self.y)
+        return np.result_type(self.x.dtype, self.y.dtype)
 
     @property
     def arrays(self) -> dict[str, jax.Array]:

@@ -86,9 +86,9 @@ def _sweep(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
     del options
     cost, epsilon = problem.geometry.dense(), problem.epsilon
     log_a, log_b = log_masses(problem)
-    f, g = dual.finite(problem, state.f, state.g)
-    f, _ = dual.finite(problem, epsilon * log_a + cost.softmin(g, epsilon, axis=1), g)
+    f, _ = dual.finite(problem, state.f, state.g)
     _, g = dual.finite(problem, f, epsilon * log_b + cost.softmin(f, epsilon, axis=0))
+    f, _ = dual.finite(problem, epsilon * log_a + cost.softmin(g, epsilon, axis=1), g)
     return state._replace(f=f, g=g, counts=state.counts.plus(sweeps=1, passes=2))
 
 
@@ -147,8 +147,12 @@ def _newton(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
         linear = dual.weighted(problem.a, length * df)
         linear = linear + dual.weighted(problem.b, length * dg)
         gain = linear - (new_excess - excess)
-        good = (gain >= ARMIJO * length * slope) & jnp.isfinite(new_error)
-        good = good | ((length * slope <= noise) & (new_error < error))
+        # Below rounding the value says nothing; then the error has to fall clearly.
+        good = jnp.where(
+            length * slope > noise,
+            (gain >= ARMIJO * length * slope) & jnp.isfinite(new_error),
+            new_error < 0.9 * error,
+        )
         return number + 1, length / 2, new_f, new_g, good
 
     start = (jnp.asarray(0, jnp.int32), jnp.ones_like(error), f, g, jnp.asarray(False))
