@@ -159,6 +159,7 @@ def validity(problem: Problem) -> jax.Array:
     a, b, epsilon = problem.a, problem.b, problem.epsilon
     fine = jnp.all(jnp.isfinite(a) & (a >= 0)) & jnp.all(jnp.isfinite(b) & (b >= 0))
     fine &= jnp.isfinite(epsilon) & (epsilon > 0) & (jnp.sum(a) > 0) & (jnp.sum(b) > 0)
+    fine &= jnp.all(problem.tau_a == 1) & jnp.all(problem.tau_b == 1)
     slack = mass_slack(problem.dtype, *problem.shape) * jnp.sum(a)
     equal = jnp.abs(jnp.sum(a) - jnp.sum(b)) <= slack
     status = jnp.where(equal, code(Status.RUNNING), code(Status.MASS_MISMATCH))
@@ -202,6 +203,11 @@ def check_values(problem: Problem) -> None:
             ),
         )
         _require(host.sum() > 0, lambda n=name: f"{n} must have a positive total")
+    for name, tau in (("tau_a", problem.tau_a), ("tau_b", problem.tau_b)):
+        _require(
+            _is_traced(tau) or bool(np.all(np.asarray(tau) == 1)),
+            lambda n=name: f"{n} must be 1: unbalanced problems cannot be solved yet",
+        )
     if not _is_traced(problem.a, problem.b):
         totals = [np.asarray(x).sum(dtype=np.float64) for x in (problem.a, problem.b)]
         slack = mass_slack(problem.dtype, *problem.shape) * totals[0]

@@ -27,8 +27,8 @@ _TEXT = {
         "or epsilon, or use float64) or, with 'sns', in a failed line search"
     ),
     Status.INVALID_INPUT: (
-        "a mass is negative or not finite, a total is zero, or epsilon or tolerance "
-        "is not positive and finite"
+        "a mass is negative or not finite, a total is zero, epsilon or tolerance "
+        "is not positive and finite, or tau is not 1 (unbalanced: not yet)"
     ),
     Status.MASS_MISMATCH: "the totals of a and b differ; normalise both",
 }
