@@ -162,3 +162,13 @@ def test_solve_that_fails_is_nan():
     plan = jnp.full((4, 4), jnp.nan)
     u, _ = implicit.solve_hessian(plan, jnp.ones(4), jnp.ones(4))
     assert np.all(np.isnan(u))
+
+
+def test_a_linear_solve_that_went_wrong_is_nan(monkeypatch):
+    """The residual is looked at: a finite wrong answer must not get out."""
+    monkeypatch.setattr(
+        newton_system, "solve_cholesky", lambda system, rhs, refinements=0: 10 * rhs
+    )
+    plan, top, bottom = R.random((6, 9)), R.normal(size=6), R.normal(size=9)
+    u, _ = implicit.solve_hessian(*(jnp.asarray(x) for x in (plan, top, bottom)))
+    assert np.all(np.isnan(u))
