@@ -66,9 +66,8 @@ def test_path_following_around_any_of_them(name):
 def test_plain_sinkhorn_iterates_match_a_numpy_loop():
     cost, a, b = problems.uneven()
     problem = jaxsns.make_problem(cost, a, b, epsilon=0.3).dense()
-    f, g = np.zeros(a.size), None
+    f = np.zeros(a.size)
     for sweeps in range(1, 5):
-        g = references.sinkhorn(cost, a, b, 0.3, sweeps=0)[1] if False else None
         # Semi-dual iterates: columns exact, then rows, then columns again.
         options = SinkhornOptions(0.0, sweeps, overrelaxation=False)
         state = sinkhorn.run(problem, options, sinkhorn.init(problem))
