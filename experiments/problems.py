@@ -23,14 +23,14 @@ def random_assignment(n: int, seed: int) -> Problem:
     return cost / cost.max(), mass, mass
 
 
-def mnist_image(image: Image) -> np.ndarray:
+def mnist_image(image: Image, background: float = BACKGROUND) -> np.ndarray:
     """[784] masses of an image, by its index or by (digit, which of that digit)."""
     with np.load(DATA) as data:
         images, labels = data["images"], data["labels"]
     if isinstance(image, tuple):
         digit, which = image
         image = int(np.flatnonzero(labels == digit)[which])
-    mass = images[image].astype(np.float64).ravel() / 255 + BACKGROUND
+    mass = images[image].astype(np.float64).ravel() / 255 + background
     return mass / mass.sum()
 
 
@@ -40,14 +40,50 @@ def pixel_positions() -> np.ndarray:
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def mnist(first: Image, second: Image, power: int) -> Problem:
-    """Two digits; power 1: L1 distance of pixels (W1), 2: squared Euclidean (W2)."""
+def mnist(
+    first: Image, second: Image, power: int, background: float = BACKGROUND
+) -> Problem:
+    """Two digits; power 1: L1 distance of pixels (W1), 2: squared Euclidean (W2).
+
+    background: added to each pixel in [0, 1]; 0 leaves masses that are zero.
+    """
     if power not in (1, 2):
         raise ValueError(f"power must be 1 or 2; got {power}")
     position = pixel_positions()
     difference = np.abs(position[:, None] - position[None])
     cost = np.sum(difference**power, axis=-1)
-    return cost / cost.max(), mnist_image(first), mnist_image(second)
+    a, b = mnist_image(first, background), mnist_image(second, background)
+    return cost / cost.max(), a, b
+
+
+def mnist_pair(seed: int) -> tuple[int, int]:
+    """Indices of two images of different digits, drawn from a seed."""
+    with np.load(DATA) as data:
+        labels = data["labels"]
+    random = np.random.default_rng(seed)
+    first = int(random.integers(labels.size))
+    second = int(random.choice(np.flatnonzero(labels != labels[first])))
+    return first, second
+
+
+def without_zeros(problem: Problem) -> Problem:
+    """Leave out the rows and columns of zero mass, for solvers that refuse them."""
+    cost, a, b = problem
+    cost = cost[a > 0][:, b > 0]
+    return cost / cost.max(), a[a > 0], b[b > 0]
+
+
+def wide_masses(n: int, seed: int, orders: float = 6.0) -> Problem:
+    """2-D normal clouds, log-normal masses over `orders` of magnitude."""
+    cost, _, _ = gaussian_points(n, n, 2, seed)
+    random = np.random.default_rng([seed, 1])
+
+    def masses() -> np.ndarray:
+        log = random.normal(size=n)
+        mass = 10 ** (orders * (log - log.min()) / np.ptp(log))
+        return mass / mass.sum()
+
+    return cost, masses(), masses()
 
 
 def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -71,6 +71,18 @@ def centre(problem: Problem, f: jax.Array, g: jax.Array):
     return f - shift, g + shift
 
 
+def judged(problem: Problem, f: jax.Array, g: jax.Array):
+    """Potentials as they are returned, and their error: (f [n], g [m], []).
+
+    Gauge fixed, -inf at atoms without mass. Rounding of f and g counts in the error
+    like everything else. One pass.
+    """
+    f, g = centre(problem, f, g)
+    f = jnp.where(problem.a > 0, f, -jnp.inf)
+    g = jnp.where(problem.b > 0, g, -jnp.inf)
+    return f, g, marginal_error(problem, f, g)
+
+
 def c_transform(problem: Problem, f: jax.Array) -> jax.Array:
     """[m] best g for given f: column marginals become exact. One pass."""
     f = jnp.where(problem.a > 0, f, far_below(problem.dtype))

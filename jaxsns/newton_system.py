@@ -18,16 +18,18 @@ from jax.typing import ArrayLike
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.linear import cholesky
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
+from jaxsns.linear.ell import Ell
 from jaxsns.numerics import default_shift, unit_roundoff
 
 
 class NewtonSystem(NamedTuple):
     """A above, as a kernel and the scalings around it: Q = diag(left) K diag(right)."""
 
-    kernel: DenseKernel
+    kernel: DenseKernel | Ell
     left: jax.Array  # [n]
     right: jax.Array  # [m]
     pin: jax.Array  # [n] w
+    unit: jax.Array  # [] or [n] diagonal before Q Q^T is taken off: 1 if K is whole
     shift: jax.Array  # []
 
 
@@ -50,7 +52,12 @@ def make_system(
     roots = jnp.where(positive, jnp.sqrt(jnp.where(positive, rows, 1)), 0)
     pin = roots / jnp.sqrt(jnp.sum(rows))
     return NewtonSystem(
-        kernel, u * inverse_root(rows), v * inverse_root(columns), pin, shift
+        kernel,
+        u * inverse_root(rows),
+        v * inverse_root(columns),
+        pin,
+        jnp.ones_like(shift),
+        shift,
     )
 
 
@@ -59,7 +66,7 @@ def product(system: NewtonSystem, vector: jax.Array) -> jax.Array:
     inner = system.kernel.transpose_times(system.left * vector)
     outer = system.left * system.kernel.times(system.right**2 * inner)
     pinned = system.pin * jnp.vdot(system.pin, vector)
-    return (1 + system.shift) * vector - outer + pinned
+    return (system.unit + system.shift) * vector - outer + pinned
 
 
 def project(system: NewtonSystem, vector: jax.Array) -> jax.Array:
@@ -71,7 +78,7 @@ def diagonal(system: NewtonSystem) -> jax.Array:
     """Diagonal of A, [n]: one sweep over the kernel; kept off zero."""
     inner = system.left**2 * system.kernel.squares_times(system.right**2)
     least = unit_roundoff(inner.dtype)
-    return jnp.maximum(1 + system.shift - inner + system.pin**2, least)
+    return jnp.maximum(system.unit + system.shift - inner + system.pin**2, least)
 
 
 def solve_cg(
@@ -83,8 +90,28 @@ def solve_cg(
     entry, 1 - Q_ii^2 is small, and a random assignment problem at epsilon = 1/1200
     takes 58 products in all instead of 372.
     """
+    inverse = 1 / diagonal(system)
     return conjugate_gradient(
-        lambda v: product(system, v), rhs, diagonal(system), tolerance, max_steps
+        lambda v: product(system, v), rhs, lambda v: inverse * v, tolerance, max_steps
+    )
+
+
+def solve_nested(
+    system: NewtonSystem,
+    near: NewtonSystem,
+    rhs: jax.Array,
+    tolerance: ArrayLike,
+    max_steps: ArrayLike,
+    inner_tolerance: ArrayLike,
+    inner_steps: ArrayLike,
+) -> CGResult:
+    """Solve by conjugate gradients with solves of a nearby, cheaper system in them."""
+
+    def precondition(vector: jax.Array) -> jax.Array:
+        return solve_cg(near, vector, inner_tolerance, inner_steps).x
+
+    return conjugate_gradient(
+        lambda v: product(system, v), rhs, precondition, tolerance, max_steps
     )
 
 
@@ -95,8 +122,8 @@ def solve_cholesky(
 
     O(n^2 m + n^3 / 3) time, two more [n, n] arrays. NaN if the factorisation fails.
     """
-    left = system.left
-    gram = system.kernel.gram(left, system.right)
+    assert isinstance(system.kernel, DenseKernel)
+    gram = system.kernel.gram(system.left, system.right)
     extra = 1 + system.shift + default_shift(rhs.dtype)
     matrix = jnp.diag(jnp.full_like(rhs, extra)) - gram
     matrix = matrix + system.pin[:, None] * system.pin[None, :]

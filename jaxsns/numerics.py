@@ -17,13 +17,19 @@ def default_tolerance(dtype: jnp.dtype) -> float:
     return 1e-10 if jnp.finfo(dtype).bits >= 64 else 2e-5
 
 
-def aim(dtype: jnp.dtype) -> float:
-    """Share of the tolerance that an iteration aims at on its kernel.
+def goal(tolerance: jax.Array) -> jax.Array:
+    """[...] error at which an iteration stops on its kernel, below the tolerance.
 
-    What is judged are potentials, after rounding. In float32 that and derivatives,
-    which inherit the error times a condition number, are worth one step more.
+    What is judged are potentials, after rounding. Near the limit of the dtype that,
+    and derivatives, which inherit the error times a condition number, are worth one
+    step more; far above it a tenth of the tolerance is margin enough. Never less
+    than rounding can show.
     """
-    return 0.5 if jnp.finfo(dtype).bits >= 64 else 0.1
+    wide = jnp.finfo(tolerance.dtype).bits >= 64
+    least, reference = (0.5, 2e-10) if wide else (0.1, 2e-4)
+    share = jnp.clip(tolerance / reference, least, 0.9)
+    floor = jnp.minimum(tolerance, 4 * unit_roundoff(tolerance.dtype))
+    return jnp.maximum(share * tolerance, floor)
 
 
 def default_shift(dtype: jnp.dtype) -> float:

@@ -1,68 +1,19 @@
 """`solve`: check the input, choose the method, solve, attach the derivative."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns import dual, implicit
+from jaxsns import dual, implicit, methods
+from jaxsns.execute import execute
+from jaxsns.methods import Options
 from jaxsns.numerics import default_tolerance
-from jaxsns.problem import Problem, check_values, make_problem, validity
+from jaxsns.problem import Problem, check_values, make_problem
 from jaxsns.solution import Solution
-from jaxsns.solvers import continuation, iteration, newton, sinkhorn, sns
-from jaxsns.solvers.iteration import Counts
-from jaxsns.solvers.newton import NewtonOptions
-from jaxsns.solvers.sinkhorn import SinkhornOptions
-from jaxsns.solvers.sns import SNSOptions
-from jaxsns.status import Status, code
-
-Options = NewtonOptions | SinkhornOptions | SNSOptions
-
-# "auto" sweeps on where the measured contraction predicts at most so many more
-# sweeps; a Newton step costs about as much.
-AUTO_PATIENCE = 12.0
-WARM_ERROR = 0.5  # an initial potential with a larger marginal error is not trusted
-
-
-class Method(NamedTuple):
-    """An iteration: its options, how it starts, and how one level of it runs."""
-
-    options: Options
-    init: Callable
-    level: Callable  # one update, or a run, at one epsilon
-    path: bool  # follow epsilon by default
-
-
-METHODS = {
-    "auto": Method(
-        NewtonOptions(patience=AUTO_PATIENCE), newton.init, newton.update, True
-    ),
-    "newton": Method(NewtonOptions(), newton.init, newton.update, True),
-    "sinkhorn": Method(SinkhornOptions(), sinkhorn.init, sinkhorn.update, False),
-    "sns": Method(SNSOptions(), sns.init, sns.run, False),
-}
-
-
-def _method(method: str | Options) -> tuple[str, Method]:
-    if isinstance(method, str):
-        if method not in METHODS:
-            names = ", ".join(repr(name) for name in METHODS)
-            raise ValueError(
-                f"method must be one of {names} or an options object; got {method!r}"
-            )
-        return method, METHODS[method]
-    for name, known in METHODS.items():
-        if isinstance(method, type(known.options)) and name != "auto":
-            return name, known._replace(options=method)
-    raise TypeError(
-        "method must be a name or NewtonOptions, SinkhornOptions or SNSOptions; "
-        f"got {type(method).__name__}"
-    )
 
 
 def _initial(problem: Problem, init: Any) -> tuple[jax.Array, jax.Array] | None:
@@ -93,55 +44,6 @@ def _positive(name: str, value: Any, dtype: jnp.dtype) -> jax.Array:
     return value.astype(dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _iterate(method: str, path: bool, problem: Problem, options: Options, init):
-    """Potentials, error, status and counts; nothing here is differentiated."""
-    _, start, level, _ = METHODS[method]
-    valid = validity(problem)
-    invalid = iteration.as_status(code(Status.INVALID_INPUT))
-    valid = jnp.where(options.tolerance > 0, valid, invalid)
-    # A bad epsilon or mass is not worth an iteration, and must not loop for ever.
-    fine = valid == code(Status.RUNNING)
-    original = problem = problem.dense()
-    problem = problem.with_epsilon(jnp.where(fine, problem.epsilon, 1))
-    n, m = problem.shape
-    swapped = n > m
-    if swapped:
-        problem = problem.transposed()
-        init = None if init is None else init[::-1]
-    state = start(problem, None if init is None else init[0])
-    options = dataclasses.replace(
-        options, max_steps=jnp.where(fine, options.max_steps, 0)
-    )
-    count = jnp.asarray(0, jnp.int32)
-    if path:
-        count = continuation.levels(problem)
-        if init is not None:
-            rows = dual.absorb(problem, state.f).rows
-            error = jnp.sum(jnp.abs(rows - problem.a)) / problem.total
-            count = jnp.where(error < WARM_ERROR, 0, count)
-    end = continuation.run(problem, options, state, level, count)
-    f, g = dual.centre(problem, end.f, end.g)
-    if swapped:
-        f, g = g, f
-    f = jnp.where(original.a > 0, f, -jnp.inf)
-    g = jnp.where(original.b > 0, g, -jnp.inf)
-    # What is returned is what is judged: rounding of f and g counts as well.
-    error = dual.marginal_error(original, f, g)
-    judged = iteration.verdict(
-        error,
-        options.tolerance,
-        jnp.asarray(0, jnp.int32),
-        jnp.asarray(1, jnp.int32),
-        jnp.asarray(True),
-    )
-    status = jnp.where(end.status == code(Status.CONVERGED), judged, end.status)
-    status = jnp.where(fine, status, valid).astype(jnp.int32)
-    bad = ~fine | (status == code(Status.NONFINITE))
-    f, g = jnp.where(bad, jnp.nan, f), jnp.where(bad, jnp.nan, g)
-    return f, g, jnp.where(fine, error, jnp.nan), status, end.counts.plus(passes=1)
-
-
 def solve(
     cost: Any,
     a: Any = None,
@@ -153,6 +55,7 @@ def solve(
     init: tuple[jax.Array, jax.Array] | None = None,
     max_steps: Any = None,
     continuation: bool | None = None,
+    early_stop: bool = True,
     relative_to: str | None = None,
     scale_cost: str | None = None,
 ) -> Solution:
@@ -175,6 +78,10 @@ def solve(
       max_steps: [] limit of sweeps; None: 1,000 (Newton) or 20,000 (Sinkhorn).
       continuation: follow a path of decreasing epsilon first; None: as suits the
         method (yes for "auto" and "newton").
+      early_stop: False makes exactly `max_steps` plain Sinkhorn sweeps and spends
+        nothing on errors; `error` is then an upper bound that the last sweep gives,
+        the status CONVERGED if it is within the tolerance and MAX_STEPS if not, and
+        the derivative that of the optimum at the marginals that were reached.
       relative_to: epsilon is a multiple of the costs' "max", "mean", "median" or
         "std".
       scale_cost: divide the costs by such a scale first; potentials and values are
@@ -204,7 +111,7 @@ def solve(
         problem = make_problem(
             cost, a, b, epsilon=epsilon, relative_to=relative_to, scale_cost=scale_cost
         )
-    name, chosen = _method(method)
+    name, chosen = methods.find(method, early_stop)
     options = chosen.options
     if tolerance is None and isinstance(method, str):
         tolerance = default_tolerance(problem.dtype)
@@ -216,10 +123,12 @@ def solve(
         max_steps=_positive("max_steps", steps, jnp.int32),
     )
     path = chosen.path if continuation is None else bool(continuation)
+    if name == "fixed" and path:
+        raise ValueError("continuation needs early_stop=True; got early_stop=False")
+    if name == "fixed" and max_steps is None and isinstance(method, str):
+        raise ValueError("early_stop=False needs max_steps, the number of sweeps")
     start = _initial(problem, init)
-    f, g, error, status, counts = _iterate(
-        name, path, *jax.lax.stop_gradient((problem, options, start))
-    )
-    f, g = implicit.attach(problem, f, g)
+    out = execute(name, path, *jax.lax.stop_gradient((problem, options, start)))
+    f, g = implicit.attach(problem, out.f, out.g)
     f, g = dual.centre(problem, f, g)
-    return Solution(problem, f, g, error, status, Counts(*counts), name)
+    return Solution(problem, f, g, out.error, out.status, out.counts, name)

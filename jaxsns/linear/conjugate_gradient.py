@@ -28,7 +28,7 @@ class _State(NamedTuple):
 def conjugate_gradient(
     product: Callable[[jax.Array], jax.Array],
     rhs: jax.Array,
-    diagonal: jax.Array,
+    precondition: Callable[[jax.Array], jax.Array],
     tolerance: ArrayLike,
     max_steps: ArrayLike,
 ) -> CGResult:
@@ -37,17 +37,18 @@ def conjugate_gradient(
     Args:
       product: [n] -> [n].
       rhs: [n].
-      diagonal: [n] positive preconditioner, an approximation of diag(A).
-      tolerance: [] stop when the residual, in the norm of the preconditioner's
-        inverse, has fallen by this factor.
+      precondition: [n] -> [n], an approximation of the inverse of A; it may change
+        from call to call, as an inner iteration does.
+      tolerance: [] stop when the residual, in the norm of the preconditioner, has
+        fallen by this factor.
       max_steps: [] int; 0 returns zero at once.
 
     A direction of non-positive or non-finite curvature (rounding in a nearly
     singular matrix) ends the iteration with what was reached before it.
-    Cost: one product a step. Source: Hestenes and Stiefel (1952).
+    Cost: one product and one preconditioning a step. Source: Hestenes and Stiefel
+    (1952); the flexible form of Golub and Ye, SIAM J. Sci. Comput. 21 (1999).
     """
-    inverse = 1 / diagonal
-    z = inverse * rhs
+    z = precondition(rhs)
     start = jnp.vdot(rhs, z)
     goal = tolerance**2 * start
     zero = jnp.asarray(0, jnp.int32)
@@ -63,10 +64,11 @@ def conjugate_gradient(
         fine = (curvature > 0) & jnp.isfinite(step)
         x = jnp.where(fine, s.x + step * s.direction, s.x)
         residual = jnp.where(fine, s.residual - step * image, s.residual)
-        z = inverse * residual
+        z = precondition(residual)
         square = jnp.vdot(residual, z)
-        direction = z + (square / s.square) * s.direction
-        return _State(x, residual, direction, square, s.step + 1, ~fine)
+        # Polak and Ribiere's factor: z . (change of the residual).
+        beta = (square - jnp.vdot(z, s.residual)) / s.square
+        return _State(x, residual, z + beta * s.direction, square, s.step + 1, ~fine)
 
     end = jax.lax.while_loop(running, update, state)
     return CGResult(end.x, end.step, end.square <= goal)

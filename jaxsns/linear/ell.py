@@ -10,13 +10,43 @@ class Ell(NamedTuple):
     """Largest entries of each row united with the largest of each column.
 
     Shapes are static; an entry that both lists hold counts once (its value in the
-    column list is 0). Memory O((n + m) k).
+    column list is 0). Memory O((n + m) k); a product costs as much.
     """
 
     row_values: jax.Array  # [n, k]
     row_index: jax.Array  # [n, k] columns
     column_values: jax.Array  # [m, k]
     column_index: jax.Array  # [m, k] rows
+
+    def times(self, v: jax.Array) -> jax.Array:
+        """Matrix times v [m], giving [n]."""
+        gathered = jnp.sum(self.row_values * v[self.row_index], axis=1)
+        return gathered.at[self.column_index].add(self.column_values * v[:, None])
+
+    def transpose_times(self, u: jax.Array) -> jax.Array:
+        """Transposed matrix times u [n], giving [m]."""
+        gathered = jnp.sum(self.column_values * u[self.column_index], axis=1)
+        return gathered.at[self.row_index].add(self.row_values * u[:, None])
+
+    def squares_times(self, v: jax.Array) -> jax.Array:
+        """(Matrix o matrix) times v, [n]: no entry is held twice."""
+        squares = self._replace(
+            row_values=self.row_values**2, column_values=self.column_values**2
+        )
+        return squares.times(v)
+
+
+def repeats(row_index: jax.Array, column_index: jax.Array) -> jax.Array:
+    """[m, k] int32 place that an entry of the column list has in the list of its row.
+
+    k if it is not there: cut to the first `s` of each list, an entry of the columns
+    is held twice if its place is below s. O(m k^2).
+    """
+    m, k = column_index.shape
+    columns = jnp.arange(m, dtype=row_index.dtype)
+    same = row_index[column_index] == columns[:, None, None]  # [m, k, k]
+    place = jnp.argmax(same, axis=2).astype(jnp.int32)
+    return jnp.where(jnp.any(same, axis=2), place, k)
 
 
 def unite(
@@ -26,21 +56,6 @@ def unite(
     column_index: jax.Array,
 ) -> Ell:
     """Make one matrix of two lists, dropping what the second repeats; O(m k^2)."""
-    m = column_values.shape[0]
-    columns = jnp.arange(m, dtype=row_index.dtype)
-    listed = row_index[column_index]  # [m, k, k]
-    repeated = jnp.any(listed == columns[:, None, None], axis=2)
-    column_values = jnp.where(repeated, 0, column_values)
+    twice = repeats(row_index, column_index) < row_index.shape[1]
+    column_values = jnp.where(twice, 0, column_values)
     return Ell(row_values, row_index, column_values, column_index)
-
-
-def times(matrix: Ell, v: jax.Array) -> jax.Array:
-    """Matrix times v [m], giving [n]."""
-    gathered = jnp.sum(matrix.row_values * v[matrix.row_index], axis=1)
-    return gathered.at[matrix.column_index].add(matrix.column_values * v[:, None])
-
-
-def transpose_times(matrix: Ell, u: jax.Array) -> jax.Array:
-    """Transposed matrix times u [n], giving [m]."""
-    gathered = jnp.sum(matrix.column_values * u[matrix.column_index], axis=1)
-    return gathered.at[matrix.row_index].add(matrix.row_values * u[:, None])

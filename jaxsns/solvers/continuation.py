@@ -18,8 +18,9 @@ from jaxsns.solvers.iteration import as_status
 from jaxsns.status import Status, code
 
 FACTOR = 4.0  # by which epsilon falls from level to level, at most
-LEVEL_TOLERANCE = 0.02  # relative L1 error, before the last level
+LEVEL_TOLERANCE = 0.011  # relative L1 error, before the last level
 FIRST_EPSILON = 0.1  # of the spread of the costs
+DIRECT = 40.0  # times FIRST_EPSILON's epsilon over ours: up to it a path costs more
 
 S = TypeVar("S", bound=Any)
 Update = Callable[[Problem, Any, S], S]
@@ -44,9 +45,14 @@ def spread(problem: Problem) -> jax.Array:
 
 def levels(problem: Problem) -> jax.Array:
     """[] int32 levels above the last one; 0 if epsilon is not small."""
-    ratio = FIRST_EPSILON * spread(problem) / problem.epsilon
+    return number_of_levels(FIRST_EPSILON * spread(problem) / problem.epsilon)
+
+
+def number_of_levels(ratio: jax.Array) -> jax.Array:
+    """Levels, int32, for the first epsilon over the wanted one, any shape."""
     count = jnp.ceil(jnp.log(jnp.maximum(ratio, 1)) / jnp.log(FACTOR))
-    return jnp.where(jnp.isfinite(count), count, 0).astype(jnp.int32)
+    useful = (ratio > DIRECT) & jnp.isfinite(count)
+    return jnp.where(useful, count, 0).astype(jnp.int32)
 
 
 def epsilon_at(
@@ -78,20 +84,16 @@ def run(
             problem.with_epsilon(here),
             dataclasses.replace(options, tolerance=tolerance),
             s.inner,
+            last,
         )
         before = epsilon_at(problem, count, s.level - 1, first)
         after = epsilon_at(problem, count, s.level + 1, first)
         slope = jnp.where(s.level > 0, (after - here) / (here - before), 0)
         ahead = inner.f + slope * (inner.f - s.last_f)
-        status = inner.status
-        early = (status == code(Status.CONVERGED)) | (status == code(Status.STALLED))
-        status = jnp.where(~last & early, code(Status.RUNNING), status)
-        onward = inner._replace(
-            f=jnp.where(last, inner.f, ahead),
-            settled=jnp.where(last, inner.settled, False),
-            status=as_status(status),
-        )
-        return PathState(onward, s.level + 1, inner.f, as_status(status))
+        running = as_status(code(Status.RUNNING))
+        status = jnp.where(last, inner.status, running)
+        onward = inner._replace(f=jnp.where(last, inner.f, ahead), status=status)
+        return PathState(onward, s.level + 1, inner.f, status)
 
     start = PathState(
         state, jnp.asarray(0, jnp.int32), state.f, as_status(code(Status.RUNNING))

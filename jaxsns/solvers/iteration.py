@@ -1,12 +1,14 @@
 """What all iterations share: the one loop, the counts, the tests that stop it."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import dual
+from jaxsns.problem import Problem
 from jaxsns.status import Status, code
 
 
@@ -16,6 +18,7 @@ class Counts(NamedTuple):
     sweeps: jax.Array  # Sinkhorn sweeps: two products with the matrix each
     newton_steps: jax.Array  # Newton directions computed
     linear_steps: jax.Array  # products of the linear solver: two matrix products each
+    sparse_steps: jax.Array  # the same with a sparse matrix
     passes: jax.Array  # exponentials of the whole matrix
 
     def plus(self, **more: jax.Array | int) -> "Counts":
@@ -27,7 +30,7 @@ class Counts(NamedTuple):
 def no_counts() -> Counts:
     """All counts at zero."""
     zero = jnp.asarray(0, jnp.int32)
-    return Counts(zero, zero, zero, zero)
+    return Counts(zero, zero, zero, zero, zero)
 
 
 class HasStatus(Protocol):
@@ -68,3 +71,37 @@ def verdict(
     status = jnp.where(stalled, code(Status.STALLED), status)
     status = jnp.where(error <= tolerance, code(Status.CONVERGED), status)
     return as_status(jnp.where(jnp.isfinite(error), status, code(Status.NONFINITE)))
+
+
+def judge(
+    problem: Problem,
+    f: jax.Array,
+    g: jax.Array,
+    before: jax.Array,
+    settled: jax.Array,
+    last: ArrayLike,
+    step: jax.Array,
+    options: Any,
+):
+    """Verdict on potentials that steps on a kernel left, at the last epsilon.
+
+    Asked for where the steps ended by themselves (`settled`), at the limit, or at a
+    number that is not finite; a kernel that was only used up goes on, with the error
+    of the verdict before. Returns f [n], g [m], error [], status [] and the passes
+    it took.
+    """
+    healthy = jnp.all(jnp.isfinite(f)) & jnp.all(
+        jnp.where(problem.b > 0, g, 0) < jnp.inf
+    )
+    ended = settled | (step >= options.max_steps) | ~healthy
+    asked = jnp.asarray(last) & ended
+    f, g, error = jax.lax.cond(
+        asked,
+        lambda: dual.judged(problem, f, g),
+        lambda: (f, g, before),
+    )
+    tolerance = jnp.asarray(options.tolerance, problem.dtype)
+    stalled = settled & (error > 0.5 * before)
+    status = verdict(error, tolerance, step, options.max_steps, stalled)
+    status = jnp.where(asked, status, code(Status.RUNNING))
+    return f, g, error, as_status(status), jnp.where(asked, 1, 0)

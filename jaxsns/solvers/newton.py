@@ -17,20 +17,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from jaxsns import dual, newton_system
+from jaxsns import dual
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.numerics import aim, largest_scaling, unit_roundoff
+from jaxsns.numerics import goal, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem, log_masses
-from jaxsns.solvers import iteration
+from jaxsns.solvers import direction, iteration
 from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code
 
 FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
 SHRINK = 0.4  # of the step, at each backtrack
 TRIALS = 6
+IDLE = 4  # steps without progress after which a kernel is left
 FIRST_MU, LEAST_MU, GROW_MU = 0.1, 0.01, 4.0
-ALWAYS_CHOLESKY, NEVER_CHOLESKY = 64, 4096  # rows; between them if CG is slow
 
 
 @functools.partial(
@@ -47,7 +48,7 @@ class NewtonOptions:
       max_steps: sweeps, each with or without a Newton step before it.
       patience: sweeps that are made rather than a Newton step, if the measured
         contraction says that so many will do.
-      linear_solver: "auto", "cg" or "cholesky".
+      linear_solver: "auto", "cg", "sparse" or "cholesky".
     """
 
     tolerance: float | jax.Array = 1e-9
@@ -57,10 +58,11 @@ class NewtonOptions:
 
     def __post_init__(self):
         """Refuse an unknown linear solver."""
-        if self.linear_solver not in ("auto", "cg", "cholesky"):
+        known = direction.LINEAR_SOLVERS
+        if self.linear_solver not in known:
+            names = ", ".join(repr(name) for name in known)
             raise ValueError(
-                "linear_solver must be 'auto', 'cg' or 'cholesky'; "
-                f"got {self.linear_solver!r}"
+                f"linear_solver must be one of {names}; got {self.linear_solver!r}"
             )
 
 
@@ -69,10 +71,9 @@ class NewtonState(NamedTuple):
 
     f: jax.Array  # [n] cost
     g: jax.Array  # [m] cost
-    error: jax.Array  # [] exact, of the plan of f and g
+    error: jax.Array  # [] of f and g at the last verdict
     step: jax.Array  # [] int32
     status: jax.Array  # [] int32
-    settled: jax.Array  # [] bool: the last steps ended by themselves
     counts: Counts
 
 
@@ -90,7 +91,7 @@ class _Inner(NamedTuple):
     contraction: jax.Array  # [] of the last pure sweep
     mu: jax.Array
     newton: jax.Array  # [] bool: Newton has begun
-    direct: jax.Array  # [] bool: CG was too slow, factorise
+    way: direction.Way
     idle: jax.Array  # [] int32
     step: jax.Array
     counts: Counts
@@ -116,7 +117,6 @@ def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
         error=jnp.asarray(jnp.inf, problem.dtype),
         step=jnp.asarray(0, jnp.int32),
         status=iteration.as_status(code(Status.RUNNING)),
-        settled=jnp.asarray(False),
         counts=iteration.no_counts(),
     )
 
@@ -141,53 +141,27 @@ def _sweep(setting: _Setting, point: _Point) -> _Point:
     return _at(setting, point.x + jnp.where(real, jnp.log(ratio), 0))
 
 
-def _direction(options: NewtonOptions, setting: _Setting, s: _Inner):
-    """Newton direction in x, its slope and curvature, and the work it took."""
-    point = s.point
-    system = newton_system.make_system(
-        setting.kernel,
-        jnp.exp(point.x),
-        jnp.exp(point.y),
-        point.rows,
-        setting.b,
-        s.mu * point.error,
-    )
-    root = newton_system.inverse_root(point.rows)
-    rhs = newton_system.project(system, root * (setting.a - point.rows))
-    finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
-    accuracy = jnp.maximum(jnp.sqrt(point.error), 0.25 * setting.target / point.error)
-    accuracy = jnp.clip(accuracy, finest, 0.1)
-    n = rhs.shape[0]
-    solver = options.linear_solver
-    if solver == "auto" and n > NEVER_CHOLESKY:
-        solver = "cg"
-    if solver == "cholesky" or (solver == "auto" and n <= ALWAYS_CHOLESKY):
-        u = newton_system.solve_cholesky(system, rhs)
-        steps, direct = jnp.asarray(0, jnp.int32), s.direct
-    else:
-        # A factorisation costs about as much as n / 5 products.
-        most = 100 + n // 5 if solver == "auto" else 500 + 2 * n
-        most = jnp.where(s.direct, 0, most)
-        end = newton_system.solve_cg(system, rhs, accuracy, most)
-        u, steps, direct = end.x, end.steps, s.direct
-        if solver == "auto":
-            direct = s.direct | ~end.converged
-            u = jax.lax.cond(
-                direct,
-                lambda: newton_system.solve_cholesky(system, rhs),
-                lambda: end.x,
-            )
-    slope = jnp.vdot(rhs, u)
-    curvature = slope - system.shift * jnp.vdot(u, u)
-    dx = root * u
-    dx = dx - jnp.where(setting.a > 0, dual.weighted(setting.a, dx) / setting.total, 0)
-    return dx, slope, curvature, steps, direct
-
-
 def _newton(options: NewtonOptions, setting: _Setting, s: _Inner) -> _Inner:
     """One direction, then trials of shrinking length; no move if none is good."""
-    dx, slope, curvature, linear_steps, direct = _direction(options, setting, s)
     old = s.point
+    there = direction.Point(
+        setting.kernel,
+        jnp.exp(old.x),
+        jnp.exp(old.y),
+        old.rows,
+        setting.b,
+        old.error,
+    )
+    found = direction.find(
+        options.linear_solver,
+        there,
+        setting.a - old.rows,
+        s.mu * old.error,
+        setting.target,
+        s.way,
+    )
+    dx, slope, curvature = found.dx, found.slope, found.curvature
+    dx = dx - jnp.where(setting.a > 0, dual.weighted(setting.a, dx) / setting.total, 0)
     noise = 500 * unit_roundoff(dx.dtype) * setting.total
 
     def ratio(length, new):
@@ -217,8 +191,12 @@ def _newton(options: NewtonOptions, setting: _Setting, s: _Inner) -> _Inner:
     lower = jnp.where(s.mu > LEAST_MU, s.mu / GROW_MU, 0)
     mu = jnp.where(harder, jnp.maximum(GROW_MU * s.mu, LEAST_MU), s.mu)
     mu = jnp.where(easier, lower, mu)
-    counts = s.counts.plus(newton_steps=1, linear_steps=linear_steps)
-    return s._replace(point=point, mu=mu, direct=direct, counts=counts)
+    counts = s.counts.plus(
+        newton_steps=1,
+        linear_steps=found.products,
+        sparse_steps=found.sparse_products,
+    )
+    return s._replace(point=point, mu=mu, way=found.way, counts=counts)
 
 
 def _step(options: NewtonOptions, setting: _Setting, first: jax.Array, s: _Inner):
@@ -243,49 +221,48 @@ def _step(options: NewtonOptions, setting: _Setting, first: jax.Array, s: _Inner
     )
 
 
-def update(problem: Problem, options: NewtonOptions, state: NewtonState) -> NewtonState:
-    """Absorb, decide, and step on the kernel."""
+def update(
+    problem: Problem, options: NewtonOptions, state: NewtonState, last: ArrayLike = True
+) -> NewtonState:
+    """Absorb, step on the kernel, and at the last epsilon judge what came of it."""
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
     absorbed = dual.absorb(problem, state.f)
     error = jnp.sum(jnp.abs(absorbed.rows - problem.a)) / problem.total
-    stalled = state.settled & (error > 0.5 * state.error)
-    status = iteration.verdict(error, tolerance, state.step, options.max_steps, stalled)
     setting = _Setting(
         kernel=absorbed.kernel,
         a=problem.a,
         b=problem.b,
         log_b=log_masses(problem)[1],
         total=problem.total,
-        target=aim(dtype) * tolerance,
+        target=goal(tolerance),
     )
 
     def stepping(s: _Inner) -> jax.Array:
         small = jnp.max(jnp.abs(s.point.x)) <= largest_scaling(dtype)
         more = (s.point.error > setting.target) & (s.step < options.max_steps)
-        return more & small & (s.idle < 4) & (status == code(Status.RUNNING))
+        return more & small & (s.idle < IDLE)
 
     start = _Inner(
         point=_Point(jnp.zeros_like(problem.a), absorbed.y, absorbed.rows, error),
         contraction=jnp.ones_like(error),
         mu=jnp.asarray(FIRST_MU, dtype),
         newton=jnp.asarray(False),
-        direct=jnp.asarray(False),
+        way=direction.unjudged(options.linear_solver, *problem.shape, dtype),
         idle=jnp.asarray(0, jnp.int32),
         step=state.step,
-        counts=state.counts,
+        counts=state.counts.plus(passes=1),
     )
     step = functools.partial(_step, options, setting, state.step)
     end = jax.lax.while_loop(stepping, step, start)
-    return NewtonState(
-        f=absorbed.f + problem.epsilon * end.point.x,
-        g=problem.epsilon * absorbed.y - absorbed.top,
-        error=error,
-        step=end.step,
-        status=status,
-        settled=(end.point.error <= setting.target) | (end.idle >= 4),
-        counts=end.counts.plus(passes=1),
+    f = absorbed.f + problem.epsilon * end.point.x
+    g = problem.epsilon * end.point.y - absorbed.top
+    settled = (end.point.error <= setting.target) | (end.idle >= IDLE)
+    f, g, error, status, passes = iteration.judge(
+        problem, f, g, state.error, settled, last, end.step, options
     )
+    counts = end.counts.plus(passes=passes)
+    return NewtonState(f, g, error, end.step, status, counts)
 
 
 def run(problem: Problem, options: NewtonOptions, state: NewtonState) -> NewtonState:

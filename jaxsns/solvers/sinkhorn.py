@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import dual
-from jaxsns.numerics import aim, largest_scaling, unit_roundoff
+from jaxsns.numerics import goal, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
@@ -27,7 +28,7 @@ PATIENCE = 4  # windows without progress before over-relaxation is given up
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("tolerance", "max_steps"),
-    meta_fields=("overrelaxation",),
+    meta_fields=("overrelaxation", "early_stop"),
 )
 @dataclasses.dataclass(frozen=True)
 class SinkhornOptions:
@@ -36,6 +37,7 @@ class SinkhornOptions:
     tolerance: float | jax.Array = 1e-9  # relative L1 error of both marginals
     max_steps: int | jax.Array = 20_000  # sweeps
     overrelaxation: bool = True
+    early_stop: bool = True  # False: exactly max_steps plain sweeps
 
 
 class SinkhornState(NamedTuple):
@@ -43,11 +45,10 @@ class SinkhornState(NamedTuple):
 
     f: jax.Array  # [n] cost
     g: jax.Array  # [m] cost
-    error: jax.Array  # [] exact, of the plan of f and g
+    error: jax.Array  # [] of f and g at the last verdict
     step: jax.Array  # [] int32 sweeps
     status: jax.Array  # [] int32
     omega: jax.Array  # [] relaxation factor in [1, 2)
-    settled: jax.Array  # [] bool: the last sweeps ended by themselves
     counts: Counts
 
 
@@ -75,7 +76,6 @@ def init(problem: Problem, f: jax.Array | None = None) -> SinkhornState:
         step=jnp.asarray(0, jnp.int32),
         status=iteration.as_status(code(Status.RUNNING)),
         omega=jnp.asarray(1, problem.dtype),
-        settled=jnp.asarray(False),
         counts=iteration.no_counts(),
     )
 
@@ -114,18 +114,19 @@ def best_omega(omega: jax.Array, decay: jax.Array) -> jax.Array:
 
 
 def update(
-    problem: Problem, options: SinkhornOptions, state: SinkhornState
+    problem: Problem,
+    options: SinkhornOptions,
+    state: SinkhornState,
+    last: ArrayLike = True,
 ) -> SinkhornState:
-    """Absorb, decide, and sweep on the kernel."""
+    """Absorb, sweep on the kernel, and at the last epsilon judge what came of it."""
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
     a, b, total = problem.a, problem.b, problem.total
     absorbed = dual.absorb(problem, state.f)
     kernel = absorbed.kernel
     error = jnp.sum(jnp.abs(absorbed.rows - a)) / total
-    stalled = state.settled & (error > 0.5 * state.error)
-    status = iteration.verdict(error, tolerance, state.step, options.max_steps, stalled)
-    target = jnp.minimum(aim(dtype) * tolerance, error)
+    target = goal(tolerance)
 
     def sweep(s: _Sweeps) -> _Sweeps:
         step_x, gain_x = relaxed(a, s.rows, s.omega)
@@ -148,7 +149,7 @@ def update(
         more = (
             (s.error > target) & (s.step < options.max_steps) & (s.idle < PATIENCE + 2)
         )
-        return more & small & (status == code(Status.RUNNING))
+        return more & small
 
     zero = jnp.asarray(0, jnp.int32)
     x = jnp.zeros_like(a)
@@ -158,16 +159,19 @@ def update(
     )  # fmt: skip
     end = jax.lax.while_loop(sweeping, sweep, start)
     new_f = absorbed.f + problem.epsilon * end.x
-    return SinkhornState(
-        f=jnp.where(jnp.all(jnp.isfinite(new_f)), new_f, absorbed.f),
-        g=problem.epsilon * absorbed.y - absorbed.top,
-        error=error,
-        step=end.step,
-        status=status,
-        omega=end.omega,
-        settled=(end.error <= target) | (end.idle >= PATIENCE + 2),
-        counts=state.counts.plus(sweeps=end.step - state.step, passes=1),
+    settled = (end.error <= target) | (end.idle >= PATIENCE + 2)
+    f, g, error, status, passes = iteration.judge(
+        problem,
+        jnp.where(jnp.all(jnp.isfinite(new_f)), new_f, absorbed.f),
+        problem.epsilon * end.y - absorbed.top,
+        state.error,
+        settled,
+        last,
+        end.step,
+        options,
     )
+    counts = state.counts.plus(sweeps=end.step - state.step, passes=1 + passes)
+    return SinkhornState(f, g, error, end.step, status, end.omega, counts)
 
 
 def _end_of_window(s: _Sweeps, overrelaxation: bool) -> _Sweeps:

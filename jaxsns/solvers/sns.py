@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import dual
 from jaxsns.linear import ell
@@ -112,15 +113,15 @@ def _direction(problem: Problem, options: SNSOptions, f, g, rows, columns, error
 
     def product(z):
         u, v = z[:n], z[n:]
-        top = u + left * ell.times(sparse, right * v)
-        bottom = v + right * ell.transpose_times(sparse, left * u)
+        top = u + left * sparse.times(right * v)
+        bottom = v + right * sparse.transpose_times(left * u)
         return jnp.concatenate([top, bottom]) + pin * jnp.vdot(pin, z)
 
     gradient = (problem.a - rows, problem.b - columns)
     rhs = jnp.concatenate([left * gradient[0], right * gradient[1]])
     rhs = rhs - pin * jnp.vdot(pin, rhs)
     accuracy = jnp.clip(error, 1e-8, 1e-2)
-    end = conjugate_gradient(product, rhs, jnp.ones_like(rhs), accuracy, 10 * (n + m))
+    end = conjugate_gradient(product, rhs, lambda v: v, accuracy, 10 * (n + m))
     df, dg = epsilon * left * end.x[:n], epsilon * right * end.x[n:]
     slope = jnp.vdot(gradient[0], df) + jnp.vdot(gradient[1], dg)
     return df, dg, slope, end.steps
@@ -190,6 +191,20 @@ def update(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
     return moved._replace(error=error, step=step, status=status, counts=counts)
 
 
-def run(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
+def run(
+    problem: Problem, options: SNSOptions, state: SNSState, last: ArrayLike = True
+) -> SNSState:
     """Update until the status says why to stop."""
-    return iteration.run(lambda s: update(problem, options, s), state)
+    end = iteration.run(lambda s: update(problem, options, s), state)
+    f, g, error = dual.judged(problem, end.f, end.g)
+    # What is returned is what is judged: rounding counts as well.
+    missed = last & (end.status == code(Status.CONVERGED)) & (error > options.tolerance)
+    status = jnp.where(missed, code(Status.STALLED), end.status)
+    return end._replace(
+        f=jnp.where(last, f, end.f),
+        g=jnp.where(last, g, end.g),
+        error=error,
+        status=iteration.as_status(status),
+        settled=jnp.asarray(False),
+        counts=end.counts.plus(passes=1),
+    )

@@ -1,0 +1,1 @@
+"""Time to a given error: jaxsns beside other optimal-transport libraries."""

@@ -1,0 +1,101 @@
+"""Run as `python -m experiments.benchmarks`; README.md beside this file says more."""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see experiments/record.py
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers need some
+
+import importlib  # noqa: E402
+import json  # noqa: E402
+import time  # noqa: E402
+from typing import Any  # noqa: E402
+
+import jax  # noqa: E402
+
+from experiments import record  # noqa: E402
+from experiments.benchmarks import (  # noqa: E402
+    arena,
+    cases,
+    options,
+    plots,
+    race,
+    report,
+    unregularised,
+)
+
+
+def run(chosen: Any, results: dict[str, Any], path: Any) -> None:
+    """Race all cases; the JSON is written after each setting."""
+    start = time.perf_counter()
+    pythons = {
+        "ott": arena.python_of("ott", chosen.ott_python),
+        "cpu": arena.python_of("cpu", chosen.cpu_python),
+    }
+    if chosen.ours_only:
+        pythons = {}
+    place = arena.Arena(pythons)
+    results["peers"] = place.about
+
+    def keep(lines: list[dict[str, Any]]) -> None:
+        results["records"] += lines
+        record.save_json(path, results)
+        print("  " + report.line(lines), flush=True)
+
+    try:
+        suite = cases.suite(chosen.seeds, chosen.quick)
+        suite = [x for x in suite if chosen.only in x.name]
+        for number, case in enumerate(suite, start=1):
+            seconds = time.perf_counter() - start
+            if seconds > 60 * chosen.time_budget:
+                results["left_out"] = [x.name for x in suite[number - 1 :]]
+                break
+            print(
+                f"[{number} of {len(suite)}, {seconds:.0f} s] {case.name}", flush=True
+            )
+            race.of_case(place, case, chosen, keep)
+            results["seconds"] = time.perf_counter() - start
+        if not chosen.only:
+            results["unregularised"] = unregularised.run(place, chosen)
+    finally:
+        place.close()
+    results["seconds"] = time.perf_counter() - start
+    record.save_json(path, results)
+
+
+def main() -> None:
+    """Measure, and write benchmarks.md and the folder benchmarks beside it."""
+    jax.config.update("jax_enable_x64", True)
+    cache = arena.PEERS_FOLDER / "cache"  # compilation is not what is measured
+    jax.config.update("jax_compilation_cache_dir", str(cache.absolute()))
+    chosen = options.parse()
+    gpu = "" if jax.default_backend() == "cpu" else f"-{jax.default_backend()}"
+    folder = chosen.output / f"benchmarks{gpu}"
+    path = folder / "results.json"
+    if chosen.report_only:
+        results = json.loads(path.read_text())
+    else:
+        results = {
+            "environment": record.environment(),
+            "options": {
+                key: value
+                for key, value in vars(chosen).items()
+                if isinstance(value, int | float | list | str)
+            },
+            "records": [],
+        }
+        if not chosen.no_single:
+            run(chosen, results, path)
+        if chosen.batches:
+            batches = importlib.import_module("experiments.benchmarks.batches")
+            results["batches"] = batches.run(chosen)
+            record.save_json(path, results)
+    plots.draw(folder, results["records"])
+    text = report.text(results, folder)
+    page = folder.with_suffix(".md")
+    page.write_text(text)
+    print("\n" + report.figures_section(results["records"]))
+    print(f"\nwrote {page}, {path} and plots")
+
+
+if __name__ == "__main__":
+    main()

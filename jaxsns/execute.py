@@ -1,0 +1,155 @@
+"""Run a method on a checked problem: arrays in, potentials and a verdict out.
+
+Nothing here is differentiated. Under `vmap` tiny problems run in step, with the
+lanes as the fast axis; on a CPU others run one after another.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns import batching, dual
+from jaxsns.methods import METHODS, Options
+from jaxsns.numerics import far_below
+from jaxsns.problem import Problem, validity
+from jaxsns.solvers import continuation, iteration, lockstep
+from jaxsns.solvers.iteration import Counts
+from jaxsns.solvers.newton import NewtonOptions
+from jaxsns.status import Status, code
+
+WARM_ERROR = 0.5  # an initial potential with a larger marginal error is not trusted
+LARGEST_IN_STEP = 32  # rows and columns of problems that run in step under vmap
+CHUNK = 1 << 16  # entries of the kernels of lanes that run in step: a cache's worth
+
+
+class Outcome(NamedTuple):
+    """What an iteration leaves behind."""
+
+    f: jax.Array  # [n]
+    g: jax.Array  # [m]
+    error: jax.Array  # []
+    status: jax.Array  # [] int32
+    counts: Counts
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def execute(
+    method: str,
+    path: bool,
+    problem: Problem,
+    options: Options,
+    init: tuple[jax.Array, jax.Array] | None,
+) -> Outcome:
+    """Solve with a method of `METHODS`, along a path in epsilon if `path`."""
+    n, m = problem.shape
+    together = None
+    plain = method == "fixed"
+    if isinstance(options, NewtonOptions):
+        plain = options.linear_solver == "auto"
+    if max(n, m) <= LARGEST_IN_STEP and plain:
+        together = functools.partial(_in_step, path)
+    alone = functools.partial(_alone, method, path)
+    return batching.with_lanes(alone, together)(problem, options, init)
+
+
+def _validity(problem: Problem, options: Options) -> jax.Array:
+    valid = validity(problem)
+    invalid = iteration.as_status(code(Status.INVALID_INPUT))
+    return jnp.where(options.tolerance > 0, valid, invalid)
+
+
+def _alone(method: str, path: bool, problem: Problem, options: Options, init):
+    _, start, level, _ = METHODS[method]
+    valid = _validity(problem, options)
+    # A bad epsilon or mass is not worth an iteration, and must not loop for ever.
+    fine = valid == code(Status.RUNNING)
+    problem = problem.dense()
+    problem = problem.with_epsilon(jnp.where(fine, problem.epsilon, 1))
+    n, m = problem.shape
+    swapped = n > m
+    if swapped:
+        problem = problem.transposed()
+        init = None if init is None else init[::-1]
+    state = start(problem, None if init is None else init[0])
+    options = dataclasses.replace(
+        options, max_steps=jnp.where(fine, options.max_steps, 0)
+    )
+    count = jnp.asarray(0, jnp.int32)
+    if path:
+        count = continuation.levels(problem)
+        if init is not None:
+            rows = dual.absorb(problem, state.f).rows
+            error = jnp.sum(jnp.abs(rows - problem.a)) / problem.total
+            count = jnp.where(error < WARM_ERROR, 0, count)
+    end = continuation.run(problem, options, state, level, count)
+    f, g = (end.g, end.f) if swapped else (end.f, end.g)
+    return _outcome(valid, f, g, end.error, end.status, end.counts)
+
+
+def _outcome(valid, f, g, error, status, counts) -> Outcome:
+    """NaN where there is no answer; [] or, with f and g lanes last, [lanes]."""
+    fine = valid == code(Status.RUNNING)
+    status = jnp.where(fine, status, valid).astype(jnp.int32)
+    bad = ~fine | (status == code(Status.NONFINITE))
+    f, g = jnp.where(bad, jnp.nan, f), jnp.where(bad, jnp.nan, g)
+    return Outcome(f, g, jnp.where(fine, error, jnp.nan), status, counts)
+
+
+def _in_step(path: bool, problem: Problem, options: Options, init) -> Outcome:
+    """Tiny problems, lanes on the first axis of every leaf."""
+    n, m = problem.shape
+    lanes = max(CHUNK // (n * m), 16)
+    arguments = (problem, options, init)
+    # Lanes are the last axis everywhere, so promotion of ranks is what is meant.
+    with jax.numpy_rank_promotion("allow"):
+        return batching.in_chunks(functools.partial(_chunk, path), arguments, lanes)
+
+
+def _chunk(path: bool, arguments) -> Outcome:
+    problem, options, init = arguments
+    valid = jax.vmap(_validity)(problem, options)
+    fine = valid == code(Status.RUNNING)
+    cost = jax.vmap(lambda p: p.dense().geometry.cost)(problem)
+    a, b = problem.a.T, problem.b.T
+    cost = jnp.moveaxis(cost, 0, -1)
+    swapped = cost.shape[0] > cost.shape[1]
+    if swapped:
+        cost, a, b = jnp.swapaxes(cost, 0, 1), b, a
+        init = None if init is None else init[::-1]
+    f = jnp.zeros_like(a) if init is None else init[0].T
+    f = jnp.where(a > 0, f, far_below(f.dtype))
+    epsilon = jnp.where(fine, problem.epsilon, 1)
+    levels, first = lockstep.path_of(cost, a, b, epsilon)
+    # A fixed number of sweeps: an error to reach of 0, and never a Newton step.
+    patience, aim = jnp.full_like(epsilon, jnp.inf), jnp.zeros_like(epsilon)
+    if isinstance(options, NewtonOptions):
+        patience = jnp.where(options.patience > 0, lockstep.PATIENCE, 0)
+        aim = options.tolerance
+    batch = lockstep.Batch(
+        cost=cost,
+        a=a,
+        b=b,
+        epsilon=epsilon,
+        tolerance=aim,
+        max_steps=options.max_steps,
+        patience=patience.astype(f.dtype),
+        levels=levels if path else jnp.zeros_like(levels),
+        first=first,
+    )
+    if init is not None:
+        error = lockstep.error_of(batch, f)
+        batch = batch._replace(levels=jnp.where(error < WARM_ERROR, 0, batch.levels))
+    end = lockstep.run(batch, f, iteration.as_status(valid))
+    f, g = (end.g, end.f) if swapped else (end.f, end.g)
+    status = end.status
+    if not isinstance(options, NewtonOptions):
+        stopped = (status == code(Status.MAX_STEPS)) | (status == code(Status.STALLED))
+        close = stopped & (end.error <= options.tolerance)
+        status = jnp.where(close, code(Status.CONVERGED), status)
+    zero = jnp.zeros_like(end.sweeps)
+    counts = Counts(end.sweeps, end.newton_steps, zero, zero, end.passes)
+    out = _outcome(valid, f, g, end.error, status, counts)
+    return out._replace(f=out.f.T, g=out.g.T)

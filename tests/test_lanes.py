@@ -1,0 +1,154 @@
+"""Tiny problems in step, and a fixed number of sweeps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+
+import jaxsns
+from jaxsns import Status, batching
+from jaxsns.linear import lanes
+
+R = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (12, 9)])
+@jax.numpy_rank_promotion("allow")
+def test_algebra_of_lanes(shape):
+    n, m = shape
+    matrix, v, u = R.random((n, m, 7)), R.random((m, 7)), R.random((n, 7))
+    on = lambda f, *x: f(*(jnp.asarray(y) for y in x))
+    expected = np.einsum("ijl,jl->il", matrix, v)
+    np.testing.assert_allclose(on(lanes.times, matrix, v), expected)
+    expected = np.einsum("ijl,il->jl", matrix, u)
+    np.testing.assert_allclose(on(lanes.transpose_times, matrix, u), expected)
+    gram = np.einsum("ijl,kjl->ikl", matrix, matrix)
+    np.testing.assert_allclose(on(lanes.gram, matrix), gram)
+    definite = gram + np.eye(n)[:, :, None]
+    expected = np.stack(
+        [np.linalg.solve(definite[:, :, k], u[:, k]) for k in range(7)], axis=1
+    )
+    got = on(lanes.solve_definite, definite, u)
+    np.testing.assert_allclose(got, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (7, 5), (20, 26)])
+def test_tiny_problems_in_step_get_the_answers_of_a_loop(shape):
+    n, m = shape
+    costs = jnp.asarray(R.normal(size=(9, n, m)))
+    a, b = R.random((9, n)) + 0.1, R.random((9, m)) + 0.1
+    a[:3, 1] = 0  # an atom without mass in some lanes
+    a, b = a / a.sum(1, keepdims=True), b / b.sum(1, keepdims=True)
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    epsilons = jnp.asarray(np.geomspace(2.0, 3e-3, 9))
+    run = lambda c, a, b, e: jaxsns.solve(c, a, b, epsilon=e, tolerance=1e-10)
+    batch = jax.jit(jax.vmap(run))(costs, a, b, epsilons)
+    assert np.all(np.asarray(batch.status) == Status.CONVERGED)
+    for k in range(9):
+        alone = run(costs[k], a[k], b[k], epsilons[k])
+        got = references.error(
+            costs[k], a[k], b[k], batch.f[k], batch.g[k], float(epsilons[k])
+        )
+        assert got <= 1.01e-10
+        np.testing.assert_allclose(batch.plan()[k], alone.plan(), atol=1e-9)
+
+
+def test_a_lane_in_step_does_not_depend_on_its_neighbours():
+    costs = jnp.asarray(R.normal(size=(2, 6, 6)))
+    run = jax.jit(jax.vmap(lambda c, e: jaxsns.solve(c, epsilon=e)))
+    easy = run(costs, jnp.asarray([0.2, 1.0]))
+    hard = run(costs, jnp.asarray([0.2, 4e-3]))
+    np.testing.assert_array_equal(easy.f[0], hard.f[0])
+    np.testing.assert_array_equal(easy.counts.sweeps[0], hard.counts.sweeps[0])
+
+
+def test_bad_lanes_do_not_spoil_the_good_ones():
+    costs = R.normal(size=(4, 5, 5))
+    costs[1, 2, 3] = np.nan
+    masses = np.full((4, 5), 0.2)
+    masses[2] *= 2
+    run = lambda c, a, e: jaxsns.solve(c, a, jnp.full(5, 0.2), epsilon=e)
+    epsilons = jnp.asarray([0.1, 0.1, 0.1, -1.0])
+    batch = jax.jit(jax.vmap(run))(jnp.asarray(costs), jnp.asarray(masses), epsilons)
+    expected = [1, Status.NONFINITE, Status.MASS_MISMATCH, Status.INVALID_INPUT]
+    assert [int(x) for x in batch.status] == [int(x) for x in expected]
+    assert np.all(np.isfinite(batch.f[0]))
+    assert np.all(np.isnan(batch.f[1:]))
+
+
+def test_gradients_and_nested_batches_in_step():
+    costs = jnp.asarray(R.normal(size=(2, 3, 5, 4)))
+    loss = lambda c: jnp.sum(jaxsns.solve(c, epsilon=0.3).plan() ** 2)
+    both = jax.jit(jax.vmap(jax.vmap(jax.grad(loss))))(costs)
+    np.testing.assert_allclose(both[1, 2], jax.grad(loss)(costs[1, 2]), atol=1e-8)
+
+
+def test_chunks_are_put_together_again():
+    double = lambda xs: jax.tree.map(lambda x: 2 * x, xs)
+    x = jnp.arange(14.0).reshape(7, 2)
+    np.testing.assert_array_equal(batching.in_chunks(double, x, 3), 2 * x)
+    np.testing.assert_array_equal(batching.in_chunks(double, x, 8), 2 * x)
+
+
+def _sweeps(cost, a, b, epsilon, number):
+    """Sinkhorn in NumPy: rows, then columns."""
+    f, g = np.zeros(a.size), None
+    for _ in range(number + 1):
+        if g is not None:
+            rows = np.log(np.exp((g[None] - cost) / epsilon).sum(1))
+            f = epsilon * (np.log(a) - rows)
+        columns = np.log(np.exp((f[:, None] - cost) / epsilon).sum(0))
+        g = epsilon * (np.log(b) - columns)
+    return np.exp((f[:, None] + g - cost) / epsilon)
+
+
+@pytest.mark.parametrize("n", [6, 40])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_fixed_number_of_sweeps(n, steps):
+    costs = R.random((3, n, n + 2))
+    a, b = np.full(n, 1 / n), np.full(n + 2, 1 / (n + 2))
+    run = lambda c, k: jaxsns.solve(
+        c, epsilon=0.05, tolerance=1e-6, max_steps=k, early_stop=False
+    )
+    batch = jax.vmap(run, in_axes=(0, None))(jnp.asarray(costs), steps)
+    for k in range(3):
+        alone = run(costs[k], steps)
+        expected = _sweeps(costs[k], a, b, 0.05, steps)
+        np.testing.assert_allclose(alone.plan(), expected, atol=1e-13)
+        np.testing.assert_allclose(batch.plan()[k], expected, atol=1e-13)
+        assert int(alone.counts.sweeps) == int(batch.counts.sweeps[k]) == steps
+        true = references.error(costs[k], a, b, alone.f, alone.g, 0.05)
+        assert true <= float(alone.error)  # what is reported is an upper bound
+        assert int(alone.status) == Status.MAX_STEPS
+    assert run(costs[0], 300).converged
+
+
+def test_a_fixed_number_of_sweeps_has_the_derivative_of_the_marginals_reached():
+    """Against differences of an exact solve between the marginals that were reached."""
+    cost, direction = R.random((6, 7)), R.normal(size=(6, 7))
+    weights = jnp.asarray(R.random((6, 7)))
+    fixed = lambda c: jaxsns.solve(c, epsilon=0.1, max_steps=4, early_stop=False)
+    reached = np.asarray(fixed(jnp.asarray(cost)).plan())
+    loss = lambda s: jnp.sum(weights * s.plan())
+    exact = lambda c: loss(
+        jaxsns.solve(c, reached.sum(1), reached.sum(0), epsilon=0.1, tolerance=1e-13)
+    )
+    h = 1e-5
+    difference = exact(cost + h * direction) - exact(cost - h * direction)
+    got = jax.jvp(
+        lambda c: loss(fixed(c)), (jnp.asarray(cost),), (jnp.asarray(direction),)
+    )[1]
+    np.testing.assert_allclose(got, difference / (2 * h), rtol=1e-6)
+
+
+def test_a_fixed_number_of_sweeps_says_what_it_cannot_do():
+    cost = jnp.ones((3, 3))
+    with pytest.raises(ValueError, match="max_steps"):
+        jaxsns.solve(cost, epsilon=0.1, early_stop=False)
+    with pytest.raises(ValueError, match="method must be 'auto' or 'sinkhorn'"):
+        jaxsns.solve(cost, epsilon=0.1, early_stop=False, method="newton", max_steps=3)
+    with pytest.raises(ValueError, match="continuation"):
+        jaxsns.solve(
+            cost, epsilon=0.1, early_stop=False, max_steps=3, continuation=True
+        )

@@ -1,0 +1,148 @@
+"""The sparse Newton matrix, and that each way to a direction is taken where it should.
+
+Independent references: dense NumPy matrices and solves.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+import references
+
+import jaxsns
+from jaxsns import NewtonOptions, newton_system, sparse_system
+from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.solvers import direction
+
+R = np.random.default_rng(0)
+
+
+def _point(n, m, sparse, error=1e-3):
+    """A plan with a few large entries a row, or with none that stands out."""
+    log = R.normal(size=(n, m))
+    kernel = np.exp(12 * log if sparse else 0.1 * log)
+    kernel /= kernel.max(axis=0)
+    rows = kernel.sum(1)
+    return direction.Point(
+        DenseKernel(jnp.asarray(kernel)),
+        jnp.ones(n),
+        jnp.ones(m),
+        jnp.asarray(rows),
+        jnp.asarray(kernel.sum(0)),
+        jnp.asarray(error),
+    )
+
+
+def test_the_pattern_holds_the_largest_of_rows_and_columns_once():
+    point = _point(40, 50, sparse=True)
+    kernel = np.asarray(point.kernel.matrix)
+    pattern = sparse_system.largest(point.kernel, point.u, point.v, point.rows)
+    k = max(sparse_system.sizes(40, 50))
+    kept = np.zeros_like(kernel, bool)
+    np.put_along_axis(kept, np.argsort(-kernel, axis=1)[:, :k], True, 1)
+    np.put_along_axis(kept.T, np.argsort(-kernel.T, axis=1)[:, :k], True, 1)
+    entries = sparse_system.cut(pattern, k)
+    v = R.normal(size=50)
+    np.testing.assert_allclose(entries.times(jnp.asarray(v)), (kernel * kept) @ v)
+    np.testing.assert_allclose(
+        entries.squares_times(jnp.asarray(v)), (kernel * kept) ** 2 @ v
+    )
+    lost = sparse_system.dropped(pattern, point.u, point.v, point.rows)
+    np.testing.assert_allclose(
+        lost[-1], (kernel * ~kept).sum() / kernel.sum(), rtol=1e-6, atol=1e-15
+    )
+
+
+def test_the_lumped_system_is_the_matrix_it_says_and_is_definite():
+    point = _point(40, 50, sparse=True)
+    kernel = np.asarray(point.kernel.matrix)
+    shift = jnp.asarray(1e-3)
+    system = newton_system.make_system(
+        point.kernel, point.u, point.v, point.rows, point.columns, shift
+    )
+    pattern = sparse_system.largest(point.kernel, point.u, point.v, point.rows)
+    entries = sparse_system.cut(pattern, 3)
+    near = sparse_system.lumped(
+        system, entries, point.u, point.v, point.rows, point.columns
+    )
+    eye = np.eye(40)
+    got = np.stack([newton_system.product(near, jnp.asarray(e)) for e in eye])
+    kept = np.stack([entries.transpose_times(jnp.asarray(e)) for e in eye])
+    assert np.all((kept == 0) | np.isclose(kept, kernel))
+    theta = sparse_system.THETA
+    rows = kept.sum(1) + theta * (kernel - kept).sum(1)
+    columns = kept.sum(0) + theta * (kernel - kept).sum(0)
+    root = 1 / np.sqrt(kernel.sum(1))
+    schur = np.diag(rows) - kept @ np.diag(1 / columns) @ kept.T
+    w = np.sqrt(kernel.sum(1) / kernel.sum())
+    expected = root[:, None] * schur * root + 1e-3 * eye + np.outer(w, w)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+    assert np.linalg.eigvalsh(got).min() > 0
+    np.testing.assert_allclose(newton_system.diagonal(near), np.diag(got))
+
+
+def _find(point, kind, solver="sparse", target=1e-9):
+    n, m = point.rows.shape[0], point.columns.shape[0]
+    way = direction.unjudged(solver, n, m, jnp.dtype("float64"))
+    way = way._replace(kind=jnp.asarray(kind, jnp.int32))
+    residual = R.normal(size=n)
+    residual -= residual.mean()
+    residual = jnp.asarray(residual * np.asarray(point.rows))
+    shift, target = jnp.asarray(1e-6), jnp.asarray(target)
+    found = direction.find(solver, point, residual, shift, target, way)
+    exact = direction.find("cholesky", point, residual, shift, target, way)
+    return found, exact
+
+
+@pytest.mark.parametrize("error", [1e-3, 1e-10])
+def test_a_sparse_plan_goes_the_sparse_way(error):
+    """As the Newton matrix at a large error, as preconditioner at a tiny one."""
+    point = _point(120, 130, sparse=True, error=error)
+    found, exact = _find(point, direction.UNJUDGED)
+    assert int(found.way.kind) == direction.SPARSE
+    if error == 1e-3:
+        assert int(found.sparse_products) > 0
+        assert int(found.products) == 0
+    else:
+        assert int(found.sparse_products) == 0
+        assert 0 < int(found.products) <= direction.PROBE
+    scale = np.linalg.norm(exact.dx)
+    assert np.linalg.norm(found.dx - exact.dx) <= 0.2 * scale  # accuracy 0.03
+
+
+def test_a_plan_that_is_not_sparse_goes_to_the_exact_matrix():
+    point = _point(120, 130, sparse=False)
+    found, exact = _find(point, direction.UNJUDGED)
+    assert int(found.way.kind) == direction.EXACT
+    assert int(found.sparse_products) == 0
+    # What was exact once stays exact, by conjugate gradients with enough products.
+    again, exact = _find(point, direction.EXACT)
+    np.testing.assert_allclose(again.dx, exact.dx, atol=0.1 * np.abs(exact.dx).max())
+    assert int(again.products) > 0
+
+
+def test_conjugate_gradients_that_do_not_end_hand_over_to_cholesky():
+    point = _point(90, 90, sparse=True, error=1e-12)
+    found, exact = _find(point, direction.EXACT, target=1e-14)
+    if int(found.way.kind) == direction.DIRECT:
+        np.testing.assert_allclose(found.dx, exact.dx)
+    direct, exact = _find(point, direction.DIRECT)
+    np.testing.assert_allclose(direct.dx, exact.dx)
+
+
+@pytest.mark.parametrize("name", ["uneven", "tall", "zero_masses", "assignment"])
+def test_a_solve_with_sparse_directions_gives_the_same_plan(name):
+    cost, a, b = problems.ALL[name]()
+    epsilon = 0.01 * cost.std()
+    options = NewtonOptions(linear_solver="sparse", tolerance=1e-10)
+    got = jaxsns.solve(cost, a, b, epsilon=epsilon, method=options)
+    assert got.converged
+    assert references.error(cost, a, b, got.f, got.g, epsilon) <= 1.01e-10
+    expected = jaxsns.solve(cost, a, b, epsilon=epsilon, method="newton")
+    np.testing.assert_allclose(got.plan(), expected.plan(), atol=1e-9)
+
+
+def test_small_problems_never_look_for_sparsity():
+    assert not sparse_system.pays(1000, 1000)
+    assert sparse_system.pays(2000, 2000)
+    assert sparse_system.sizes(5000, 5000) == sparse_system.SIZES
