@@ -15,7 +15,7 @@ from jaxsns import batching, dual
 from jaxsns.methods import METHODS, Options
 from jaxsns.numerics import far_below
 from jaxsns.problem import Problem, validity
-from jaxsns.solvers import continuation, iteration, lockstep
+from jaxsns.solvers import continuation, iteration, lane_problems, lockstep
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.status import Status, code
@@ -122,25 +122,25 @@ def _chunk(path: bool, arguments) -> Outcome:
     f = jnp.zeros_like(a) if init is None else init[0].T
     f = jnp.where(a > 0, f, far_below(f.dtype))
     epsilon = jnp.where(fine, problem.epsilon, 1)
-    levels, first = lockstep.path_of(cost, a, b, epsilon)
+    levels, first = lane_problems.path_of(cost, a, b, epsilon)
     # A fixed number of sweeps: an error to reach of 0, and never a Newton step.
     patience, aim = jnp.full_like(epsilon, jnp.inf), jnp.zeros_like(epsilon)
     if isinstance(options, NewtonOptions):
         patience = jnp.where(options.patience > 0, lockstep.PATIENCE, 0)
-        aim = options.tolerance
-    batch = lockstep.Batch(
+        aim = jnp.asarray(options.tolerance)
+    batch = lane_problems.Batch(
         cost=cost,
         a=a,
         b=b,
         epsilon=epsilon,
         tolerance=aim,
-        max_steps=options.max_steps,
+        max_steps=jnp.asarray(options.max_steps),
         patience=patience.astype(f.dtype),
         levels=levels if path else jnp.zeros_like(levels),
         first=first,
     )
     if init is not None:
-        error = lockstep.error_of(batch, f)
+        error = lane_problems.error_of(batch, f)
         batch = batch._replace(levels=jnp.where(error < WARM_ERROR, 0, batch.levels))
     end = lockstep.run(batch, f, iteration.as_status(valid))
     f, g = (end.g, end.f) if swapped else (end.f, end.g)

@@ -38,6 +38,7 @@ ORDER = [
     "solvers.sns",
     "solvers.continuation",
     "solvers.unrolled",
+    "solvers.lane_problems",
     "solvers.lockstep",
     "batching",
     "methods",

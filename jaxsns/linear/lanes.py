@@ -5,6 +5,8 @@ CPU, one thread a lane on a GPU. A library call for each tiny matrix would cost 
 than its arithmetic.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -14,14 +16,16 @@ UNROLLED = 8  # terms up to which sums are written out
 def times(matrix: jax.Array, v: jax.Array) -> jax.Array:
     """Matrices [n, m, lanes] times vectors [m, lanes], giving [n, lanes]."""
     if matrix.shape[1] <= UNROLLED:
-        return sum(matrix[:, j] * v[j] for j in range(matrix.shape[1]))
+        terms = [matrix[:, j] * v[j] for j in range(matrix.shape[1])]
+        return functools.reduce(jnp.add, terms)
     return jnp.sum(matrix * v[None], axis=1)
 
 
 def transpose_times(matrix: jax.Array, u: jax.Array) -> jax.Array:
     """Transposed matrices [n, m, lanes] times vectors [n, lanes]: [m, lanes]."""
     if matrix.shape[0] <= UNROLLED:
-        return sum(matrix[i] * u[i] for i in range(matrix.shape[0]))
+        terms = [matrix[i] * u[i] for i in range(matrix.shape[0])]
+        return functools.reduce(jnp.add, terms)
     return jnp.sum(matrix * u[:, None], axis=0)
 
 
@@ -29,7 +33,8 @@ def gram(matrix: jax.Array) -> jax.Array:
     """Q Q^T of matrices [n, m, lanes], giving [n, n, lanes]."""
     n, m, lanes = matrix.shape
     if m <= UNROLLED:
-        return sum(matrix[:, j][:, None] * matrix[:, j][None] for j in range(m))
+        terms = [matrix[:, j][:, None] * matrix[:, j][None] for j in range(m)]
+        return functools.reduce(jnp.add, terms)
 
     def add(j, total):
         column = matrix[:, j]

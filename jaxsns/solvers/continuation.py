@@ -23,7 +23,7 @@ FIRST_EPSILON = 0.1  # of the spread of the costs
 DIRECT = 40.0  # times FIRST_EPSILON's epsilon over ours: up to it a path costs more
 
 S = TypeVar("S", bound=Any)
-Update = Callable[[Problem, Any, S], S]
+Update = Callable[[Problem, Any, S, jax.Array], S]
 
 
 class PathState(NamedTuple):

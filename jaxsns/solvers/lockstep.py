@@ -9,7 +9,6 @@ than their logarithms added, and that a refused step raises the shift rather tha
 being tried shorter.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,17 +18,21 @@ from jaxsns.linear import lanes
 from jaxsns.numerics import (
     default_shift,
     far_below,
-    goal,
     largest_scaling,
     safe_log,
-    smallest_kept,
     unit_roundoff,
 )
-from jaxsns.solvers import iteration
-from jaxsns.solvers.continuation import (
-    FIRST_EPSILON,
-    LEVEL_TOLERANCE,
-    number_of_levels,
+from jaxsns.solvers import iteration, lane_problems
+from jaxsns.solvers.lane_problems import (
+    Batch,
+    Kernels,
+    Point,
+    absorb,
+    epsilon_at,
+    gain,
+    select,
+    weighted,
+    when,
 )
 from jaxsns.solvers.newton import FIRST_MU, GROW_MU, LEAST_MU
 from jaxsns.status import Status, code
@@ -37,44 +40,6 @@ from jaxsns.status import Status, code
 PATIENCE = 24.0  # sweeps predicted that are made rather than a Newton step
 IDLE = 4  # rounds without progress after which a kernel is left
 BLOCK = 4  # sweeps in a round: looking at errors costs as much as a sweep or two
-
-
-class Batch(NamedTuple):
-    """Problems in lanes; everything else broadcasts against the last axis."""
-
-    cost: jax.Array  # [n, m, lanes]
-    a: jax.Array  # [n, lanes]
-    b: jax.Array  # [m, lanes]
-    epsilon: jax.Array  # [lanes]
-    tolerance: jax.Array  # [lanes]
-    max_steps: jax.Array  # [lanes] int32
-    patience: jax.Array  # [lanes]
-    levels: jax.Array  # [lanes] int32 of the path above the wanted epsilon
-    first: jax.Array  # [lanes] epsilon at the start of the path
-
-    @property
-    def total(self) -> jax.Array:
-        """[lanes] mass to be moved."""
-        return jnp.sum(self.a, axis=0)
-
-
-class Kernels(NamedTuple):
-    """Kernels of all lanes, and the potentials and epsilon that they are made of."""
-
-    f: jax.Array  # [n, lanes]
-    top: jax.Array  # [m, lanes]
-    matrix: jax.Array  # [n, m, lanes]
-    epsilon: jax.Array  # [lanes]
-    target: jax.Array  # [lanes] error to reach on the kernel
-
-
-class Point(NamedTuple):
-    """Scalings of the plan diag(u) K diag(v), whose columns are exact."""
-
-    u: jax.Array  # [n, lanes]
-    v: jax.Array  # [m, lanes]
-    rows: jax.Array  # [n, lanes]
-    error: jax.Array  # [lanes]
 
 
 class Work(NamedTuple):
@@ -105,85 +70,6 @@ class State(NamedTuple):
     passes: jax.Array
 
 
-def spread(cost: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """[lanes] largest minus smallest cost between atoms with mass."""
-    real = (a > 0)[:, None] & (b > 0)[None]
-    high = jnp.max(jnp.where(real, cost, -jnp.inf), axis=(0, 1))
-    return high - jnp.min(jnp.where(real, cost, jnp.inf), axis=(0, 1))
-
-
-def path_of(cost: jax.Array, a: jax.Array, b: jax.Array, epsilon: jax.Array):
-    """([lanes] int32 levels above the last one, [lanes] first epsilon)."""
-    first = FIRST_EPSILON * spread(cost, a, b)
-    return number_of_levels(first / epsilon), first
-
-
-def _epsilon_at(batch: Batch, level: jax.Array) -> jax.Array:
-    remaining = (batch.levels - level) / jnp.maximum(batch.levels, 1)
-    ratio = jnp.maximum(batch.first / batch.epsilon, 1)
-    power = ratio ** remaining.astype(batch.epsilon.dtype)
-    return jnp.where(batch.levels > level, batch.epsilon * power, batch.epsilon)
-
-
-def _where(mask: jax.Array, new, old):
-    """Lanes of `new` where the mask says so, for pytrees of arrays with lanes last."""
-    return jax.tree.map(lambda u, v: jnp.where(mask, u, v), new, old)
-
-
-def _when(condition: jax.Array, function: Callable, x):
-    """Apply a function if any lane asks for it."""
-    return jax.lax.cond(jnp.any(condition), function, lambda x: x, x)
-
-
-def _at(batch: Batch, matrix: jax.Array, u: jax.Array) -> Point:
-    columns = lanes.transpose_times(matrix, u)
-    v = jnp.where(batch.b > 0, batch.b / columns, 0)
-    rows = u * lanes.times(matrix, v)
-    error = jnp.sum(jnp.abs(rows - batch.a), axis=0) / batch.total
-    return Point(u, v, rows, error)
-
-
-def _weighted(masses: jax.Array, potential: jax.Array) -> jax.Array:
-    return jnp.sum(masses * jnp.where(masses > 0, potential, 0), axis=0)
-
-
-def _gain(batch: Batch, old: Point, new: Point) -> jax.Array:
-    """[lanes] increase of the dual, in mass."""
-    rows = _weighted(batch.a, safe_log(new.u / old.u))
-    safe = jnp.where(batch.b > 0, old.v, 1)
-    return rows + _weighted(batch.b, safe_log(new.v / safe))
-
-
-def _build(batch: Batch, f: jax.Array, epsilon: jax.Array):
-    reduced = f[:, None] - batch.cost
-    top = jnp.max(reduced, axis=0)
-    matrix = jnp.exp((reduced - top[None]) / epsilon)
-    matrix = jnp.where(matrix < smallest_kept(matrix.dtype), 0, matrix)
-    return top, matrix, _at(batch, matrix, jnp.ones_like(f))
-
-
-def _absorb(batch: Batch, s: State) -> tuple[Kernels, Point]:
-    """Build the kernels of f; where a row vanishes, of one log-domain sweep of f."""
-    low = far_below(s.f.dtype)
-    epsilon = _epsilon_at(batch, s.level)
-    f = jnp.where(batch.a > 0, s.f, low)
-    built = f, *_build(batch, f, epsilon)
-    lost = jnp.any((built[-1].rows <= 0) & (batch.a > 0), axis=0)
-
-    def repaired(built):
-        f, top, _, point = built
-        g = epsilon * safe_log(point.v) - top
-        scaled = (jnp.maximum(g, low)[None] - batch.cost) / epsilon
-        soft = epsilon * (safe_log(batch.a) - jax.nn.logsumexp(scaled, axis=1))
-        f = jnp.where(lost & (batch.a > 0), soft, f)
-        return _where(lost, (f, *_build(batch, f, epsilon)), built)
-
-    f, top, matrix, point = _when(lost, repaired, built)
-    loose = jnp.maximum(batch.tolerance, LEVEL_TOLERANCE)
-    wanted = jnp.where(s.level >= batch.levels, batch.tolerance, loose)
-    return Kernels(f, top, matrix, epsilon, goal(wanted)), point
-
-
 def _sweeps(batch: Batch, matrix: jax.Array, point: Point, working, sweeps):
     """BLOCK Sinkhorn sweeps in the lanes at work, within their limits of steps."""
     # Rows without mass have sums 0, and 0 / 1 is as good a scaling as any.
@@ -200,9 +86,9 @@ def _sweeps(batch: Batch, matrix: jax.Array, point: Point, working, sweeps):
     # A loop that carries v: left to itself the compiler computes v for each row anew.
     state = point.u, point.v, point.rows
     u, _, _ = jax.lax.fori_loop(0, BLOCK, sweep, state)
-    new = _at(batch, matrix, u)
+    new = lane_problems.at(batch, matrix, u)
     done = sweeps + jnp.where(working, jnp.minimum(left, BLOCK), 0)
-    return _where(jnp.isfinite(new.error), new, point), done
+    return select(jnp.isfinite(new.error), new, point), done
 
 
 def _newton(batch: Batch, matrix: jax.Array, s: Work) -> tuple[Work, jax.Array]:
@@ -223,19 +109,19 @@ def _newton(batch: Batch, matrix: jax.Array, s: Work) -> tuple[Work, jax.Array]:
     slope = jnp.sum(rhs * step, axis=0)
     curvature = slope - shift * jnp.sum(step * step, axis=0)
     dx = root * step
-    dx = jnp.where(batch.a > 0, dx - _weighted(batch.a, dx) / batch.total, 0)
-    new = _at(batch, matrix, old.u * jnp.exp(dx))
+    dx = jnp.where(batch.a > 0, dx - weighted(batch.a, dx) / batch.total, 0)
+    new = lane_problems.at(batch, matrix, old.u * jnp.exp(dx))
     predicted = slope - 0.5 * curvature
     better = jnp.where(new.error < old.error, 1.0, -1.0).astype(dx.dtype)
     noise = 500 * unit_roundoff(dx.dtype) * batch.total
-    rho = jnp.where(predicted > noise, _gain(batch, old, new) / predicted, better)
+    rho = jnp.where(predicted > noise, gain(batch, old, new) / predicted, better)
     rho = jnp.where(jnp.isfinite(rho) & jnp.isfinite(new.error), rho, -1)
     lower = jnp.where(s.mu > LEAST_MU, s.mu / GROW_MU, 0)
     mu = jnp.where(rho > 0.75, lower, s.mu)
     mu = jnp.where(rho < 0.25, jnp.maximum(GROW_MU * s.mu, LEAST_MU), mu)
     kept = rho > 1e-4
     telling = kept & (predicted > noise)
-    return s._replace(point=_where(kept, new, old), mu=mu), telling
+    return s._replace(point=select(kept, new, old), mu=mu), telling
 
 
 def _at_work(batch: Batch, kernels: Kernels, s: Work) -> jax.Array:
@@ -259,9 +145,9 @@ def _round(batch: Batch, kernels: Kernels, running: jax.Array, s: Work) -> Work:
     def step(both):
         s, _ = both
         moved, gained = _newton(batch, kernels.matrix, s)
-        return _where(asked, moved, s), gained & asked
+        return select(asked, moved, s), gained & asked
 
-    moved, gained = _when(asked, step, (s, jnp.zeros_like(asked)))
+    moved, gained = when(asked, step, (s, jnp.zeros_like(asked)))
     point, done = _sweeps(batch, kernels.matrix, moved.point, working, s.sweeps)
     number = jnp.maximum(done - s.sweeps, 1).astype(error.dtype)
     dead = newton & ~gained & (point.error > 0.9 * s.best)
@@ -275,12 +161,12 @@ def _round(batch: Batch, kernels: Kernels, running: jax.Array, s: Work) -> Work:
         sweeps=done,
         newton_steps=s.newton_steps + newton.astype(jnp.int32),
     )
-    return _where(working, new, s)
+    return select(working, new, s)
 
 
 def _judge(batch: Batch, s: State, g: jax.Array, settled: jax.Array) -> State:
     """Verdict on the potentials that would be returned, rounding included."""
-    surplus = _weighted(batch.a, s.f) - _weighted(batch.b, g)
+    surplus = weighted(batch.a, s.f) - weighted(batch.b, g)
     shift = surplus / (batch.total + jnp.sum(batch.b, axis=0))
     f = jnp.where(batch.a > 0, s.f - shift, -jnp.inf)
     g = jnp.where(batch.b > 0, g + shift, -jnp.inf)
@@ -303,7 +189,7 @@ def _judge(batch: Batch, s: State, g: jax.Array, settled: jax.Array) -> State:
 def _level(batch: Batch, s: State) -> State:
     """One kernel for each running lane, rounds on it, and a verdict at the end."""
     running = s.status == code(Status.RUNNING)
-    kernels, point = _absorb(batch, s)
+    kernels, point = absorb(batch, s.f, s.level)
     work = Work(
         point=point,
         contraction=jnp.ones_like(point.error),
@@ -323,8 +209,8 @@ def _level(batch: Batch, s: State) -> State:
     f = kernels.f + kernels.epsilon * safe_log(work.point.u)
     g = kernels.epsilon * safe_log(work.point.v) - kernels.top
     last = s.level >= batch.levels
-    before = _epsilon_at(batch, s.level - 1)
-    after = _epsilon_at(batch, s.level + 1)
+    before = epsilon_at(batch, s.level - 1)
+    after = epsilon_at(batch, s.level + 1)
     slope = (after - kernels.epsilon) / (kernels.epsilon - before)
     ahead = f + jnp.where(s.level > 0, slope, 0) * (f - s.last_f)
     new = s._replace(
@@ -337,17 +223,12 @@ def _level(batch: Batch, s: State) -> State:
     )
     settled = (work.point.error <= kernels.target) | (work.idle >= IDLE)
     asked = running & last
-    judged = _when(
+    judged = when(
         asked,
-        lambda s: _where(asked, _judge(batch, s, g, settled), s),
+        lambda s: select(asked, _judge(batch, s, g, settled), s),
         new,
     )
-    return _where(running, judged, s)
-
-
-def error_of(batch: Batch, f: jax.Array) -> jax.Array:
-    """[lanes] row error of potentials f [n, lanes] at the wanted epsilon."""
-    return _build(batch, f, batch.epsilon)[-1].error
+    return select(running, judged, s)
 
 
 def run(batch: Batch, f: jax.Array, status: jax.Array) -> State:
