@@ -121,13 +121,19 @@ def test_a_plan_that_is_not_sparse_goes_to_the_exact_matrix():
     assert int(again.products) > 0
 
 
-def test_conjugate_gradients_that_do_not_end_hand_over_to_cholesky():
-    point = _point(90, 90, sparse=True, error=1e-12)
-    found, exact = _find(point, direction.EXACT, target=1e-14)
-    if int(found.way.kind) == direction.DIRECT:
-        np.testing.assert_allclose(found.dx, exact.dx)
-    direct, exact = _find(point, direction.DIRECT)
-    np.testing.assert_allclose(direct.dx, exact.dx)
+def test_the_direct_way_solves_the_newton_equations():
+    """Against NumPy: Schur complement, shift, and the gauge pinned."""
+    point = _point(90, 100, sparse=False)
+    found, _ = _find(point, direction.DIRECT)
+    kernel = np.asarray(point.kernel.matrix)
+    rows = kernel.sum(1)
+    schur = np.diag(rows) - kernel @ np.diag(1 / kernel.sum(0)) @ kernel.T
+    residual = (schur + 1e-6 * np.diag(rows)) @ np.asarray(found.dx)
+    # Orthogonal to the gauge, with the slope and curvature that the model promises.
+    np.testing.assert_allclose(residual.sum(), 0, atol=1e-9 * np.abs(residual).sum())
+    np.testing.assert_allclose(residual @ np.asarray(found.dx), found.slope, rtol=1e-9)
+    curvature = found.dx @ schur @ found.dx
+    np.testing.assert_allclose(curvature, found.curvature, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["uneven", "tall", "zero_masses", "assignment"])

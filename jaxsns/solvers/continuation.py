@@ -56,13 +56,15 @@ def number_of_levels(ratio: jax.Array) -> jax.Array:
 
 
 def epsilon_at(
-    problem: Problem, count: jax.Array, level: jax.Array, first: jax.Array
+    wanted: jax.Array, first: jax.Array, count: jax.Array, level: jax.Array
 ) -> jax.Array:
-    """[] epsilon of a level: geometric from `first` at 0 to the wanted at `count`."""
+    """Epsilon of a level: geometric from `first` at 0 to `wanted` at `count`.
+
+    Elementwise: for one problem, [], or for lanes.
+    """
     remaining = (count - level) / jnp.maximum(count, 1)
-    ratio = jnp.maximum(first / problem.epsilon, 1)
-    power = ratio ** remaining.astype(problem.dtype)
-    return jnp.where(count > level, problem.epsilon * power, problem.epsilon)
+    power = jnp.maximum(first / wanted, 1) ** remaining.astype(wanted.dtype)
+    return jnp.where(count > level, wanted * power, wanted)
 
 
 def run(
@@ -77,7 +79,7 @@ def run(
     wanted = jnp.asarray(options.tolerance, problem.dtype)
 
     def advance(s: PathState) -> PathState:
-        here = epsilon_at(problem, count, s.level, first)
+        here = epsilon_at(problem.epsilon, first, count, s.level)
         last = s.level >= count
         tolerance = jnp.where(last, wanted, jnp.maximum(wanted, LEVEL_TOLERANCE))
         inner = update(
@@ -86,8 +88,8 @@ def run(
             s.inner,
             last,
         )
-        before = epsilon_at(problem, count, s.level - 1, first)
-        after = epsilon_at(problem, count, s.level + 1, first)
+        before = epsilon_at(problem.epsilon, first, count, s.level - 1)
+        after = epsilon_at(problem.epsilon, first, count, s.level + 1)
         slope = jnp.where(s.level > 0, (after - here) / (here - before), 0)
         ahead = inner.f + slope * (inner.f - s.last_f)
         running = as_status(code(Status.RUNNING))

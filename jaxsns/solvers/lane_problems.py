@@ -15,6 +15,7 @@ from jaxsns.numerics import far_below, goal, safe_log, smallest_kept
 from jaxsns.solvers.continuation import (
     FIRST_EPSILON,
     LEVEL_TOLERANCE,
+    epsilon_at,
     number_of_levels,
 )
 
@@ -70,14 +71,6 @@ def path_of(cost: jax.Array, a: jax.Array, b: jax.Array, epsilon: jax.Array):
     return number_of_levels(first / epsilon), first
 
 
-def epsilon_at(batch: Batch, level: jax.Array) -> jax.Array:
-    """[lanes] epsilon of a level of the path; see `continuation.epsilon_at`."""
-    remaining = (batch.levels - level) / jnp.maximum(batch.levels, 1)
-    ratio = jnp.maximum(batch.first / batch.epsilon, 1)
-    power = ratio ** remaining.astype(batch.epsilon.dtype)
-    return jnp.where(batch.levels > level, batch.epsilon * power, batch.epsilon)
-
-
 def select(mask: jax.Array, new, old):
     """Lanes of `new` where the mask says so, for pytrees of arrays with lanes last."""
     return jax.tree.map(lambda u, v: jnp.where(mask, u, v), new, old)
@@ -121,7 +114,7 @@ def build(batch: Batch, f: jax.Array, epsilon: jax.Array):
 def absorb(batch: Batch, f: jax.Array, level: jax.Array) -> tuple[Kernels, Point]:
     """Build the kernels of f; where a row vanishes, of one log-domain sweep of f."""
     low = far_below(f.dtype)
-    epsilon = epsilon_at(batch, level)
+    epsilon = epsilon_at(batch.epsilon, batch.first, batch.levels, level)
     f = jnp.where(batch.a > 0, f, low)
     built = f, *build(batch, f, epsilon)
     lost = jnp.any((built[-1].rows <= 0) & (batch.a > 0), axis=0)

@@ -23,12 +23,12 @@ from jaxsns.numerics import (
     unit_roundoff,
 )
 from jaxsns.solvers import iteration, lane_problems
+from jaxsns.solvers.continuation import epsilon_at
 from jaxsns.solvers.lane_problems import (
     Batch,
     Kernels,
     Point,
     absorb,
-    epsilon_at,
     gain,
     select,
     weighted,
@@ -209,8 +209,8 @@ def _level(batch: Batch, s: State) -> State:
     f = kernels.f + kernels.epsilon * safe_log(work.point.u)
     g = kernels.epsilon * safe_log(work.point.v) - kernels.top
     last = s.level >= batch.levels
-    before = epsilon_at(batch, s.level - 1)
-    after = epsilon_at(batch, s.level + 1)
+    path = batch.epsilon, batch.first, batch.levels
+    before, after = epsilon_at(*path, s.level - 1), epsilon_at(*path, s.level + 1)
     slope = (after - kernels.epsilon) / (kernels.epsilon - before)
     ahead = f + jnp.where(s.level > 0, slope, 0) * (f - s.last_f)
     new = s._replace(
