@@ -5,6 +5,7 @@ Plain batching runs every inner loop to its slowest lane and both branches of ev
 it is done; on an accelerator lanes have to run side by side.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +16,22 @@ from jax.custom_batching import custom_vmap
 Solve = Callable[..., Any]
 
 
-def with_lanes(solve: Solve, together: Solve | None) -> Solve:
+def with_lanes(
+    solve: Solve, together: Solve | None, sharing: Solve | None = None
+) -> Solve:
     """Give a solve of arrays its own rule of batching.
 
     Args:
       solve: function of pytrees of arrays, returning a pytree of arrays.
       together: the same for arguments all of whose leaves carry lanes on their
         first axis; None if there is no such way for these shapes.
+      sharing: function of the number of lanes, of a pytree of bools that says which
+        leaves have lanes, and of the arguments: the result with lanes, or None if
+        what the lanes have in common is of no use. None if there is no such way.
 
     Returns:
-      The function. Under `vmap` it calls `together`, or else `solve` lane by lane
-      on a CPU and `vmap` of `solve` elsewhere. Nested `vmap` nests this.
+      The function. Under `vmap` it calls `together`, or `sharing`, or else `solve`
+      lane by lane on a CPU and `vmap` of `solve` elsewhere. Nested `vmap` nests this.
     """
 
     @custom_vmap
@@ -34,32 +40,50 @@ def with_lanes(solve: Solve, together: Solve | None) -> Solve:
 
     @one.def_vmap
     def _(size, batched, *arguments):
-        leaves, structure = jax.tree.flatten(arguments)
-        flags = jax.tree.leaves(batched)
+        out = None
         if together is not None:
-            spread = [
-                x if flag else jnp.broadcast_to(x, (size, *jnp.shape(x)))
-                for x, flag in zip(leaves, flags, strict=True)
-            ]
-            out = together(*jax.tree.unflatten(structure, spread))
-            return out, jax.tree.map(lambda _: True, out)
+            out = together(*spread(size, batched, arguments))
+        elif sharing is not None:
+            out = sharing(size, batched, *arguments)
+        if out is None:
+            leaves, structure = jax.tree.flatten(arguments)
+            flags = jax.tree.leaves(batched)
+            moving = [x for x, flag in zip(leaves, flags, strict=True) if flag]
 
-        def lane(moving):
-            mine = iter(moving)
-            both = zip(leaves, flags, strict=True)
-            return jax.tree.unflatten(
-                structure, [next(mine) if flag else x for x, flag in both]
+            def lane(function, mine):
+                mine = iter(mine)
+                both = zip(leaves, flags, strict=True)
+                full = [next(mine) if flag else x for x, flag in both]
+                return function(*jax.tree.unflatten(structure, full))
+
+            out = each(functools.partial(lane, one), functools.partial(lane, solve))(
+                moving
             )
-
-        moving = [x for x, flag in zip(leaves, flags, strict=True) if flag]
-        out = jax.lax.platform_dependent(
-            moving,
-            cpu=lambda xs: jax.lax.map(lambda x: one(*lane(x)), xs),
-            default=lambda xs: jax.vmap(lambda x: solve(*lane(x)))(xs),
-        )
         return out, jax.tree.map(lambda _: True, out)
 
     return one
+
+
+def spread(size: int, batched: Any, arguments: Any) -> Any:
+    """Give lanes, on the first axis, to those leaves that have none."""
+
+    def leaf(x: jax.Array, flag: bool) -> jax.Array:
+        return x if flag else jnp.broadcast_to(x, (size, *jnp.shape(x)))
+
+    leaves, structure = jax.tree.flatten(arguments)
+    flags = jax.tree.leaves(batched)
+    return jax.tree.unflatten(structure, map(leaf, leaves, flags))
+
+
+def each(in_turn: Solve, beside: Solve | None = None) -> Solve:
+    """Map over lanes: one after another on a CPU, side by side elsewhere.
+
+    `beside` is the function to be batched by plain `vmap`, if not the same.
+    """
+    other = in_turn if beside is None else beside
+    return lambda xs: jax.lax.platform_dependent(
+        xs, cpu=lambda xs: jax.lax.map(in_turn, xs), default=jax.vmap(other)
+    )
 
 
 def in_chunks(function: Solve, arguments: Any, size: int) -> Any:
@@ -79,3 +103,34 @@ def in_chunks(function: Solve, arguments: Any, size: int) -> Any:
 
     out = jax.lax.map(function, jax.tree.map(cut, arguments))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:number], out)
+
+
+def finish(
+    function: Solve, arguments: Any, out: Any, left: jax.Array, size: int
+) -> Any:
+    """Replace the results of some lanes, gathered into chunks of `size`.
+
+    Args:
+      function: of arguments and results with lanes on first axes, to new results.
+      arguments: with lanes on first axes.
+      out: results so far, likewise.
+      left: [lanes] bool, the lanes to be replaced.
+      size: lanes at a time; all those of a chunk share the time of its slowest.
+
+    Cost: as many calls as chunks are needed for what is left, none for nothing.
+    """
+    number = left.shape[0]
+    size = min(size, number)
+    places = jnp.nonzero(left, size=number + size, fill_value=number)[0]
+    count = jnp.sum(left)
+
+    def chunk(state):
+        k, out = state
+        here = jax.lax.dynamic_slice(places, (k * size,), (size,))
+        take = lambda x: x.at[here].get(mode="clip")
+        new = function(jax.tree.map(take, arguments), jax.tree.map(take, out))
+        put = lambda x, y: x.at[here].set(y, mode="drop")
+        return k + 1, jax.tree.map(put, out, new)
+
+    zero = jnp.zeros_like(count)
+    return jax.lax.while_loop(lambda s: s[0] * size < count, chunk, (zero, out))[1]

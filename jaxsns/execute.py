@@ -15,7 +15,7 @@ from jaxsns import batching, dual
 from jaxsns.methods import METHODS, Options
 from jaxsns.numerics import far_below
 from jaxsns.problem import Problem, validity
-from jaxsns.solvers import continuation, iteration, lane_problems, lockstep
+from jaxsns.solvers import continuation, iteration, lane_problems, lockstep, shared
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.status import Status, code
@@ -52,7 +52,8 @@ def execute(
     if max(n, m) <= LARGEST_IN_STEP and plain:
         together = functools.partial(_in_step, path)
     alone = functools.partial(_alone, method, path)
-    return batching.with_lanes(alone, together)(problem, options, init)
+    sharing = functools.partial(_sharing, alone) if plain else None
+    return batching.with_lanes(alone, together, sharing)(problem, options, init)
 
 
 def _validity(problem: Problem, options: Options) -> jax.Array:
@@ -98,17 +99,87 @@ def _outcome(valid, f, g, error, status, counts) -> Outcome:
     return Outcome(f, g, jnp.where(fine, error, jnp.nan), status, counts)
 
 
+def _sharing(alone, size: int, batched, problem: Problem, options: Options, init):
+    """Lanes with one cost sweep together; those that need more go on alone."""
+    if any(jax.tree.leaves(batched[0].geometry)):
+        return None
+    if not isinstance(options, NewtonOptions):
+        return None
+    geometry = problem.dense().geometry
+    problem = dataclasses.replace(problem, geometry=None)
+    flags = dataclasses.replace(batched[0], geometry=None), *batched[1:]
+    lanes = batching.spread(size, flags, (problem, options, init))
+    whole = lambda p: dataclasses.replace(p, geometry=geometry)
+    valid = jax.vmap(lambda p, o: _validity(whole(p), o))(*lanes[:2])
+    masses, limits, start = lanes
+    active = valid == code(Status.RUNNING)
+    epsilon = jnp.max(jnp.where(active, masses.epsilon, 0))
+    same = jnp.all(jnp.where(active, masses.epsilon == epsilon, True))
+    wanted = same & (epsilon > 0) & jnp.all(limits.patience > 0)
+    pairs = shared.Pairs(
+        a=masses.a.T,
+        b=masses.b.T,
+        tolerance=limits.tolerance,
+        max_steps=limits.max_steps,
+        active=active & wanted,
+    )
+    f = None if start is None else start[0].T
+    with jax.numpy_rank_promotion("allow"):
+        swept = shared.run(geometry, jnp.where(wanted, epsilon, 1), pairs, f)
+    # Others may have needed more sweeps than a lane may make: it does its own then.
+    mine = wanted & (swept.sweeps <= limits.max_steps)
+    done = ~active | (mine & (swept.error <= limits.tolerance))
+    counts = jax.tree.map(lambda x: jnp.full((size,), x), iteration.no_counts())
+    counts = counts.plus(sweeps=jnp.where(mine, swept.sweeps, 0), passes=1)
+    status = jnp.full((size,), code(Status.CONVERGED))
+    ready = jax.vmap(_outcome)(valid, swept.f.T, swept.g.T, swept.error, status, counts)
+
+    def lane(solve, x):
+        done, mine, ready, (problem, options, init) = x
+
+        def go_on():
+            near = mine & (ready.error <= continuation.LEVEL_TOLERANCE)
+            f, g = (jnp.zeros_like(x) for x in (problem.a, problem.b))
+            f, g = (f, g) if init is None else init
+            start = jnp.where(near, ready.f, f), jnp.where(near, ready.g, g)
+            out = solve(whole(problem), options, start)
+            return out._replace(
+                counts=out.counts.plus(**ready.counts._asdict()),
+            )
+
+        return jax.lax.cond(done, lambda: ready, go_on)
+
+    every = (done, mine, ready, lanes)
+    left = batching.each(
+        functools.partial(lane, batching.with_lanes(alone, None)),
+        functools.partial(lane, alone),
+    )
+    return jax.lax.cond(jnp.all(done), lambda x: x[2], left, every)
+
+
 def _in_step(path: bool, problem: Problem, options: Options, init) -> Outcome:
-    """Tiny problems, lanes on the first axis of every leaf."""
+    """Tiny problems, lanes on the first axis of every leaf.
+
+    First a few sweeps of all of them; those that are not done by then are gathered,
+    so that few chunks wait for slow lanes.
+    """
     n, m = problem.shape
-    lanes = max(CHUNK // (n * m), 16)
+    size = max(CHUNK // (n * m), 16)
     arguments = (problem, options, init)
     # Lanes are the last axis everywhere, so promotion of ranks is what is meant.
     with jax.numpy_rank_promotion("allow"):
-        return batching.in_chunks(functools.partial(_chunk, path), arguments, lanes)
+        if not isinstance(options, NewtonOptions):
+            whole = functools.partial(_chunk, path, lockstep.run)
+            return batching.in_chunks(whole, arguments, size)
+        first = functools.partial(_chunk, path, lockstep.blind)
+        out = batching.in_chunks(first, arguments, size)
+        rest = functools.partial(_chunk, path, lockstep.run)
+        left = out.status == code(Status.RUNNING)
+        return batching.finish(rest, arguments, out, left, size)
 
 
-def _chunk(path: bool, arguments) -> Outcome:
+def _chunk(path: bool, work, arguments, before: Outcome | None = None) -> Outcome:
+    """Let lanes work, from what was reached before; RUNNING if there is more to do."""
     problem, options, init = arguments
     valid = jax.vmap(_validity)(problem, options)
     fine = valid == code(Status.RUNNING)
@@ -139,10 +210,13 @@ def _chunk(path: bool, arguments) -> Outcome:
         levels=levels if path else jnp.zeros_like(levels),
         first=first,
     )
-    if init is not None:
-        error = lane_problems.error_of(batch, f)
-        batch = batch._replace(levels=jnp.where(error < WARM_ERROR, 0, batch.levels))
-    end = lockstep.run(batch, f, iteration.as_status(valid))
+    state = lockstep.begin(batch, f, iteration.as_status(valid))
+    if before is not None:
+        reached = (before.g if swapped else before.f).T
+        state = lockstep.resume(
+            batch, state, reached, before.error, before.counts.sweeps
+        )
+    end = work(batch, state)
     f, g = (end.g, end.f) if swapped else (end.f, end.g)
     status = end.status
     if not isinstance(options, NewtonOptions):

@@ -40,6 +40,7 @@ ORDER = [
     "solvers.unrolled",
     "solvers.lane_problems",
     "solvers.lockstep",
+    "solvers.shared",
     "batching",
     "methods",
     "execute",

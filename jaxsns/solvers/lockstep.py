@@ -40,6 +40,7 @@ from jaxsns.status import Status, code
 PATIENCE = 24.0  # sweeps predicted that are made rather than a Newton step
 IDLE = 4  # rounds without progress after which a kernel is left
 BLOCK = 4  # sweeps in a round: looking at errors costs as much as a sweep or two
+BLIND = 16  # sweeps at the beginning without a look: most easy problems are then done
 
 
 class Work(NamedTuple):
@@ -231,13 +232,10 @@ def _level(batch: Batch, s: State) -> State:
     return select(running, judged, s)
 
 
-def run(batch: Batch, f: jax.Array, status: jax.Array) -> State:
-    """Solve all lanes from row potentials f [n, lanes].
-
-    Lanes whose status [lanes] is not RUNNING are left alone.
-    """
+def begin(batch: Batch, f: jax.Array, status: jax.Array) -> State:
+    """State at row potentials f [n, lanes]; lanes with another status stay as is."""
     count = jnp.zeros_like(status)
-    start = State(
+    return State(
         f=f,
         g=jnp.zeros_like(batch.b),
         last_f=f,
@@ -248,6 +246,52 @@ def run(batch: Batch, f: jax.Array, status: jax.Array) -> State:
         newton_steps=count,
         passes=count,
     )
+
+
+def blind(batch: Batch, start: State) -> State:
+    """BLIND sweeps at the wanted epsilon, and a verdict at the end.
+
+    Lanes that did not converge by it are RUNNING as before. Lanes that need a path,
+    ask for Newton at once or may not make so many steps are left alone.
+    """
+    kernels, point = absorb(batch, start.f, batch.levels)
+    empty = (batch.a <= 0).astype(batch.a.dtype)
+
+    def sweep(_, state):
+        u, _, rows = state
+        u = u * (batch.a / (rows + empty))
+        v = batch.b / lanes.transpose_times(kernels.matrix, u)
+        return u, v, u * lanes.times(kernels.matrix, v)
+
+    u, v, _ = jax.lax.fori_loop(0, BLIND, sweep, (point.u, point.v, point.rows))
+    f = kernels.f + kernels.epsilon * safe_log(u)
+    g = kernels.epsilon * safe_log(v) - kernels.top
+    new = start._replace(f=f, sweeps=start.sweeps + BLIND, passes=start.passes + 1)
+    new = _judge(batch, new, g, jnp.zeros_like(start.status, bool))
+    swept = (batch.levels == 0) & (batch.patience > 0) & (batch.max_steps >= BLIND)
+    swept &= start.status == code(Status.RUNNING)
+    status = jnp.where(new.status == code(Status.CONVERGED), new.status, start.status)
+    return select(swept, new._replace(status=status), start)
+
+
+def resume(
+    batch: Batch, start: State, f: jax.Array, error: jax.Array, sweeps: jax.Array
+) -> State:
+    """Go on at potentials f [n, lanes] that sweeps left, where there were any."""
+    good = (sweeps > 0) & jnp.isfinite(error)
+    f = jnp.where(batch.a > 0, f, far_below(f.dtype))
+    f = jnp.where(good & jnp.all(jnp.isfinite(f), axis=0), f, start.f)
+    return start._replace(
+        f=f,
+        last_f=f,
+        sweeps=sweeps,
+        error=error,
+        passes=2 * (sweeps > 0).astype(jnp.int32),
+    )
+
+
+def run(batch: Batch, start: State) -> State:
+    """Solve all lanes that are RUNNING."""
     return jax.lax.while_loop(
         lambda s: jnp.any(s.status == code(Status.RUNNING)),
         lambda s: _level(batch, s),
