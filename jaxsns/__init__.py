@@ -4,11 +4,16 @@
 `make_problem`, the geometries, and the iterations in `jaxsns.solvers`.
 """
 
+from jaxsns import ragged as ragged
+from jaxsns.divergence import Divergence as Divergence
+from jaxsns.divergence import sinkhorn_divergence as sinkhorn_divergence
 from jaxsns.geometry import Dense as Dense
 from jaxsns.geometry import PointCloud as PointCloud
 from jaxsns.geometry import costs as costs
+from jaxsns.inputs import make_problem as make_problem
+from jaxsns.partial import PartialSolution as PartialSolution
+from jaxsns.partial import solve_partial as solve_partial
 from jaxsns.problem import Problem as Problem
-from jaxsns.problem import make_problem as make_problem
 from jaxsns.solution import NotConvergedError as NotConvergedError
 from jaxsns.solution import Solution as Solution
 from jaxsns.solver import solve as solve

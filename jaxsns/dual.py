@@ -3,7 +3,9 @@
     maximise  <a, f> + <b, g> - epsilon sum_ij exp((f_i + g_j - C_ij) / epsilon)
 
 Its gradient is (a - P 1, b - P^T 1); adding t to f and taking it from g changes
-nothing, which is the gauge. An atom without mass has potential -inf.
+nothing, which is the gauge. An atom without mass has potential -inf. A marginal that
+is penalised has a concave function in place of <a, f> (see `marginal`), and the mass
+that is wanted at f in place of a; then there is no gauge.
 Source: shared convention of OTT-JAX (no reference measure a b^T in the plan).
 """
 
@@ -12,9 +14,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import marginal
 from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.marginal import Target
 from jaxsns.numerics import far_below
-from jaxsns.problem import Problem, log_masses
+from jaxsns.problem import Problem, hard
 
 
 def finite(problem: Problem, f: jax.Array, g: jax.Array):
@@ -45,8 +49,9 @@ def value(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def linear_part(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
-    """[] <a, f> + <b, g>; an atom without mass adds 0."""
-    return weighted(problem.a, f) + weighted(problem.b, g)
+    """[] <a, f> + <b, g>, or what stands for it; an atom without mass adds 0."""
+    rows = marginal.dual_value(problem.a, problem.rho_a, f)
+    return rows + marginal.dual_value(problem.b, problem.rho_b, g)
 
 
 def weighted(masses: jax.Array, potential: jax.Array) -> jax.Array:
@@ -54,20 +59,41 @@ def weighted(masses: jax.Array, potential: jax.Array) -> jax.Array:
     return jnp.sum(masses * jnp.where(masses > 0, potential, 0))
 
 
-def marginal_error(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
-    """[] L1 error of both marginals of the plan, relative to the mass to be moved."""
+def wanted(problem: Problem, f: jax.Array, g: jax.Array):
+    """([n], [m]) masses that the marginals shall have: a and b if balanced."""
+    return (
+        marginal.wanted(problem.a, problem.rho_a, f),
+        marginal.wanted(problem.b, problem.rho_b, g),
+    )
+
+
+def marginal_errors(problem: Problem, f: jax.Array, g: jax.Array):
+    """([], []) L1 errors of the rows and columns of the plan, relative to its mass.
+
+    The mass is that of a, or what is wanted of the rows if they are penalised.
+    """
     rows, columns = marginals(problem, f, g)
-    missing = jnp.sum(jnp.abs(rows - problem.a)) + jnp.sum(jnp.abs(columns - problem.b))
-    return missing / problem.total
+    a, b = wanted(problem, f, g)
+    total = jnp.sum(a)
+    row_error = jnp.sum(jnp.abs(rows - a)) / total
+    return row_error, jnp.sum(jnp.abs(columns - b)) / total
+
+
+def marginal_error(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[] L1 error of both marginals of the plan, relative to its mass."""
+    rows, columns = marginal_errors(problem, f, g)
+    return rows + columns
 
 
 def centre(problem: Problem, f: jax.Array, g: jax.Array):
-    """Fix the gauge: <a, f> = <b, g>, so that each is half of their sum.
+    """Fix the gauge, if there is one: <a, f> = <b, g>, each half of their sum.
 
     The same for n < m and n > m, and blind to atoms without mass.
     """
     surplus = weighted(problem.a, f) - weighted(problem.b, g)
     shift = surplus / (jnp.sum(problem.a) + jnp.sum(problem.b))
+    if not problem.balanced:
+        shift = jnp.where(hard(problem), shift, 0)
     return f - shift, g + shift
 
 
@@ -83,11 +109,18 @@ def judged(problem: Problem, f: jax.Array, g: jax.Array):
     return f, g, marginal_error(problem, f, g)
 
 
+def best_rows(problem: Problem, g: jax.Array) -> jax.Array:
+    """[n] best f for given g, where no mass finite: half a sweep. One pass."""
+    soft = problem.geometry.dense().softmin(g, problem.epsilon, axis=1)
+    f = marginal.fitted_potential(problem.a, problem.rho_a, soft, problem.epsilon)
+    return jnp.where(problem.a > 0, f, far_below(problem.dtype))
+
+
 def c_transform(problem: Problem, f: jax.Array) -> jax.Array:
-    """[m] best g for given f: column marginals become exact. One pass."""
+    """[m] best g for given f: column marginals become as wanted. One pass."""
     f = jnp.where(problem.a > 0, f, far_below(problem.dtype))
     soft = problem.geometry.dense().softmin(f, problem.epsilon, axis=0)
-    return problem.epsilon * log_masses(problem)[1] + soft
+    return marginal.fitted_potential(problem.b, problem.rho_b, soft, problem.epsilon)
 
 
 class Absorbed(NamedTuple):
@@ -101,13 +134,15 @@ class Absorbed(NamedTuple):
     kernel: DenseKernel
     f: jax.Array  # [n] cost, finite
     top: jax.Array  # [m] cost
-    y: jax.Array  # [m] log scaling that makes the columns exact for x = 0
+    y: jax.Array  # [m] log scaling that fits the columns for x = 0
     rows: jax.Array  # [n] row sums of the plan for x = 0, in mass
+    row_target: Target  # what is asked of the rows, as a function of x
+    column_target: Target  # and of the columns, of y
 
 
-def columns_for(kernel: DenseKernel, log_b: jax.Array, x: jax.Array) -> jax.Array:
-    """[m] log scaling y that makes column sums exact for a given x."""
-    return log_b - jnp.log(kernel.transpose_times(jnp.exp(x)))
+def columns_for(kernel: DenseKernel, target: Target, x: jax.Array) -> jax.Array:
+    """[m] log scaling y that makes column sums as wanted for a given x."""
+    return target.fit(jnp.log(kernel.transpose_times(jnp.exp(x))))
 
 
 def rows_for(kernel: DenseKernel, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -116,21 +151,32 @@ def rows_for(kernel: DenseKernel, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _absorb(problem: Problem, f: jax.Array) -> Absorbed:
-    kernel, top = problem.geometry.dense().absorb(f, problem.epsilon)
+    epsilon = problem.epsilon
+    kernel, top = problem.geometry.dense().absorb(f, epsilon)
+    row_target = marginal.target(problem.a, problem.rho_a, f, epsilon)
+    column_target = marginal.target(problem.b, problem.rho_b, -top, epsilon)
     x = jnp.zeros_like(f)
-    y = columns_for(kernel, log_masses(problem)[1], x)
-    return Absorbed(kernel, f, top, y, rows_for(kernel, x, y))
+    y = columns_for(kernel, column_target, x)
+    rows = rows_for(kernel, x, y)
+    return Absorbed(kernel, f, top, y, rows, row_target, column_target)
+
+
+def row_error(absorbed: Absorbed) -> jax.Array:
+    """[] L1 error of the rows at x = 0, relative; columns are as wanted."""
+    wanted = absorbed.row_target.mass
+    return jnp.sum(jnp.abs(absorbed.rows - wanted)) / jnp.sum(wanted)
 
 
 def absorb(problem: Problem, f: jax.Array) -> Absorbed:
     """Build the kernel of f; if a row of it vanishes, of one Sinkhorn sweep of f.
 
     After a sweep in the log domain row sums are at least a_i min(b): the fall-back
-    cannot vanish as well. One pass, or four in the fall-back.
+    cannot vanish as well, unless hardly any mass is wanted there. One pass, or four
+    in the fall-back.
     """
     f = jnp.where(problem.a > 0, f, far_below(problem.dtype))
     first = _absorb(problem, f)
-    lost = jnp.any((first.rows <= 0) & (problem.a > 0))
+    lost = jnp.any((first.rows <= 0) & (first.row_target.mass > 0))
 
     def sweep(_):
         g = jnp.where(
@@ -138,9 +184,6 @@ def absorb(problem: Problem, f: jax.Array) -> Absorbed:
             problem.epsilon * first.y - first.top,
             far_below(problem.dtype),
         )
-        soft = problem.geometry.dense().softmin(g, problem.epsilon, axis=1)
-        log_a = log_masses(problem)[0]
-        new = problem.epsilon * log_a + soft
-        return _absorb(problem, jnp.where(problem.a > 0, new, far_below(f.dtype)))
+        return _absorb(problem, best_rows(problem, g))
 
     return jax.lax.cond(lost, sweep, lambda _: first, None)

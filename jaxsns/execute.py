@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import batching, dual
+from jaxsns.checks import validity
+from jaxsns.feasibility import infeasible
 from jaxsns.methods import METHODS, Options
 from jaxsns.numerics import far_below
-from jaxsns.problem import Problem, validity
+from jaxsns.problem import Problem
 from jaxsns.solvers import continuation, iteration, lane_problems, lockstep, shared
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton import NewtonOptions
@@ -49,6 +51,7 @@ def execute(
     plain = method == "fixed"
     if isinstance(options, NewtonOptions):
         plain = options.linear_solver == "auto"
+    plain &= problem.balanced
     if max(n, m) <= LARGEST_IN_STEP and plain:
         together = functools.partial(_in_step, path)
     alone = functools.partial(_alone, method, path)
@@ -82,12 +85,23 @@ def _alone(method: str, path: bool, problem: Problem, options: Options, init):
     if path:
         count = continuation.levels(problem)
         if init is not None:
-            rows = dual.absorb(problem, state.f).rows
-            error = jnp.sum(jnp.abs(rows - problem.a)) / problem.total
+            error = dual.row_error(dual.absorb(problem, state.f))
             count = jnp.where(error < WARM_ERROR, 0, count)
     end = continuation.run(problem, options, state, level, count)
+    status = _explained(problem, end.f, end.g, end.status)
     f, g = (end.g, end.f) if swapped else (end.f, end.g)
-    return _outcome(valid, f, g, end.error, end.status, end.counts)
+    return _outcome(valid, f, g, end.error, status, end.counts)
+
+
+def _explained(problem: Problem, f, g, status) -> jax.Array:
+    """[] the status, or INFEASIBLE where that can be proved of a failed solve."""
+    failed = (status == code(Status.MAX_STEPS)) | (status == code(Status.STALLED))
+    proved = jax.lax.cond(
+        failed,
+        lambda: infeasible(problem, f, g),
+        lambda: jnp.asarray(False),
+    )
+    return jnp.where(proved, code(Status.INFEASIBLE), status)
 
 
 def _outcome(valid, f, g, error, status, counts) -> Outcome:
@@ -175,7 +189,15 @@ def _in_step(path: bool, problem: Problem, options: Options, init) -> Outcome:
         out = batching.in_chunks(first, arguments, size)
         rest = functools.partial(_chunk, path, lockstep.run)
         left = out.status == code(Status.RUNNING)
-        return batching.finish(rest, arguments, out, left, size)
+        out = batching.finish(rest, arguments, out, left, size)
+    failed = jnp.any(out.status != code(Status.CONVERGED))
+    explain = jax.vmap(_explained)
+    status = jax.lax.cond(
+        failed,
+        lambda: explain(problem, out.f, out.g, out.status),
+        lambda: out.status,
+    )
+    return out._replace(status=status)
 
 
 def _chunk(path: bool, work, arguments, before: Outcome | None = None) -> Outcome:

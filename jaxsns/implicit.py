@@ -1,9 +1,11 @@
 """Derivatives of converged potentials, whatever algorithm found them.
 
-At the solution the marginals of the plan are a and b. Differentiating that gives
+At the solution the marginals of the plan are a and b, or what is wanted in their
+place. Differentiating that gives
 
     [[R, P], [P^T, S]] (df; dg) = -epsilon (d rows; d columns)   at fixed f and g,
 
+d of the surplus, and R and S with what penalties add (R / tau, S / tau). It is
 solved on the Schur complement of `newton_system` through `custom_linear_solve`,
 which turns one rule into forward mode, reverse mode, any order and any batch.
 
@@ -14,13 +16,16 @@ ill-posed. A solve that is not even a least-squares solution gives NaN.
 Source: implicit function theorem; the normalised form and shift: docs/mathematics.md.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from jaxsns import dual, newton_system
+from jaxsns import dual, marginal, newton_system
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.numerics import matmul, unit_roundoff
-from jaxsns.problem import Problem
+from jaxsns.problem import Problem, hard
 
 LARGEST_FACTORISED = 4096  # rows of the smaller side; above it, conjugate gradients
 
@@ -49,14 +54,29 @@ def _solve(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
     return jnp.where(ok, x * scale, jnp.nan)
 
 
-def _system_of(plan: jax.Array) -> newton_system.NewtonSystem:
+class Stiffness(NamedTuple):
+    """What penalties of the marginals add to the diagonals."""
+
+    rows: ArrayLike = 0.0  # [n]
+    columns: ArrayLike = 0.0  # [m]
+    gauge: ArrayLike = True  # [] bool: there are none, and potentials have a gauge
+
+
+BALANCED = Stiffness()
+
+
+def _system_of(plan: jax.Array, more: Stiffness) -> newton_system.NewtonSystem:
     rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
     ones = jnp.ones_like(rows), jnp.ones_like(columns)
     zero = jnp.zeros((), plan.dtype)
-    return newton_system.make_system(DenseKernel(plan), *ones, rows, columns, zero)
+    diagonals = rows + more.rows, columns + more.columns
+    kernel = DenseKernel(plan)
+    return newton_system.make_system(kernel, *ones, *diagonals, zero, more.gauge)
 
 
-def solve_hessian(plan: jax.Array, top: jax.Array, bottom: jax.Array):
+def solve_hessian(
+    plan: jax.Array, top: jax.Array, bottom: jax.Array, more: Stiffness = BALANCED
+):
     """Solve [[R, P], [P^T, S]] (u; v) = (top; bottom), ([n], [m]).
 
     The component of the right-hand side along the gauge is dropped. Rows and
@@ -66,9 +86,10 @@ def solve_hessian(plan: jax.Array, top: jax.Array, bottom: jax.Array):
     """
     n, m = plan.shape
     if n > m:
-        v, u = solve_hessian(plan.T, bottom, top)
+        swapped = Stiffness(more.columns, more.rows, more.gauge)
+        v, u = solve_hessian(plan.T, bottom, top, swapped)
         return u, v
-    system = _system_of(plan)
+    system = _system_of(plan, more)
     inverse = system.right**2  # 1 / column sums, 0 without mass
     rhs = system.left * (top - matmul(plan, inverse * bottom))
     scaled = jax.lax.custom_linear_solve(
@@ -99,12 +120,21 @@ def _attach_jvp(primals, tangents):
 
     def surplus(q: Problem):
         rows, columns = dual.marginals(q, f, g)
-        return rows - q.a, columns - q.b
+        a, b = dual.wanted(q, f, g)
+        return rows - a, columns - b
 
     _, (rows, columns) = jax.jvp(surplus, (problem,), (tangents[0],))
     plan = dual.plan(problem, f, g)
     epsilon = problem.epsilon
-    df, dg = solve_hessian(plan, -epsilon * rows, -epsilon * columns)
+    more = BALANCED
+    if not problem.balanced:
+        a, b = dual.wanted(problem, f, g)
+        more = Stiffness(
+            marginal.stiffness(a, problem.rho_a, epsilon),
+            marginal.stiffness(b, problem.rho_b, epsilon),
+            hard(problem),
+        )
+    df, dg = solve_hessian(plan, -epsilon * rows, -epsilon * columns, more)
     return (f, g), (df, dg)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxsns.solvers import fixed, newton, sinkhorn, sns
+from jaxsns.solvers import fixed, newton, sinkhorn, sns, symmetric
 from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.solvers.sinkhorn import SinkhornOptions
 from jaxsns.solvers.sns import SNSOptions
@@ -33,6 +33,7 @@ METHODS = {
     "fixed": Method(
         SinkhornOptions(early_stop=False), sinkhorn.init, fixed.update, False
     ),
+    "symmetric": Method(SinkhornOptions(), sinkhorn.init, symmetric.update, False),
     "sns": Method(SNSOptions(), sns.init, sns.run, False),
 }
 

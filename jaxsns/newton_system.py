@@ -7,6 +7,8 @@ complement on the rows is kept, scaled to a unit diagonal of its first part:
 
 w spans the gauge; pinning it makes A positive definite on a connected plan. Rows
 without mass become rows of the identity. Eigenvalues lie in (0, 1 + shift].
+Penalised marginals add to R and S (R / tau and S / tau at a solution); there is no
+gauge then, A is positive definite by itself, and w is 0.
 """
 
 from typing import NamedTuple
@@ -46,11 +48,12 @@ def make_system(
     rows: jax.Array,
     columns: jax.Array,
     shift: jax.Array,
+    gauge: ArrayLike = True,
 ) -> NewtonSystem:
-    """System of the plan diag(u) K diag(v) with the given row and column sums."""
+    """System of the plan diag(u) K diag(v) with R and S given as rows and columns."""
     positive = rows > 0
     roots = jnp.where(positive, jnp.sqrt(jnp.where(positive, rows, 1)), 0)
-    pin = roots / jnp.sqrt(jnp.sum(rows))
+    pin = jnp.where(gauge, roots / jnp.sqrt(jnp.sum(rows)), 0)
     return NewtonSystem(
         kernel,
         u * inverse_root(rows),

@@ -61,6 +61,16 @@ def far_below(dtype: jnp.dtype) -> float:
     return -1e150 if jnp.finfo(dtype).bits >= 64 else -1e18
 
 
+def forbidden(dtype: jnp.dtype) -> float:
+    """Cost that stands for +inf: finite, so that 0 mass times it is 0."""
+    return -far_below(dtype)
+
+
+def is_forbidden(cost: jax.Array) -> jax.Array:
+    """Where a cost stands for +inf, also after it was scaled by up to 1e5."""
+    return cost >= 1e-5 * forbidden(cost.dtype)
+
+
 def safe_log(x: jax.Array) -> jax.Array:
     """Logarithm with log(0) = -inf and a zero, not NaN, gradient there."""
     positive = x > 0

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns import dual, implicit
+from jaxsns import dual, implicit, marginal
 from jaxsns.numerics import matmul
 from jaxsns.problem import Problem
 from jaxsns.solvers.iteration import Counts
@@ -33,13 +33,9 @@ def _primal(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     # epsilon log P = f + g - C turns <C, P> + epsilon <P, log P> into <f + g, P>.
     rows, columns = dual.marginals(problem, f, g)
     linear = dual.weighted(rows, f) + dual.weighted(columns, g)
-    return linear - problem.epsilon * jnp.sum(rows)
-
-
-def _errors(problem: Problem, f: jax.Array, g: jax.Array):
-    rows, columns = dual.marginals(problem, f, g)
-    row_error = jnp.sum(jnp.abs(rows - problem.a)) / problem.total
-    return row_error, jnp.sum(jnp.abs(columns - problem.b)) / problem.total
+    paid = marginal.penalty(problem.a, problem.rho_a, rows)
+    paid += marginal.penalty(problem.b, problem.rho_b, columns)
+    return linear - problem.epsilon * jnp.sum(rows) + paid
 
 
 def _apply(axis: int, problem: Problem, f: jax.Array, g: jax.Array, v: jax.Array):
@@ -109,8 +105,9 @@ class Solution:
 
     @property
     def value(self) -> jax.Array:
-        """[] <C, P> + epsilon sum P (log P - 1), in cost times mass.
+        """[] <C, P> + epsilon sum P (log P - 1) + penalties, in cost times mass.
 
+        Penalties are rho_a KL(P 1 | a) and rho_b KL(P^T 1 | b) if asked for.
         Evaluated as the dual, so its error is of second order in `error` and it
         never exceeds the optimum by more than rounding. One pass.
         """
@@ -123,9 +120,9 @@ class Solution:
 
     @property
     def primal_value(self) -> jax.Array:
-        """[] <C, P> + epsilon sum P (log P - 1) of the plan as it is. One pass.
+        """[] <C, P> + epsilon sum P (log P - 1) + penalties of the plan as it is.
 
-        The plan meets the marginals only up to `error`, so this is no bound.
+        One pass. The plan meets the marginals only up to `error`, so this is no bound.
         """
         return self._each(_primal)
 
@@ -142,7 +139,7 @@ class Solution:
     @property
     def marginal_errors(self) -> tuple[jax.Array, jax.Array]:
         """([], []) L1 error of the row and of the column marginal. One pass."""
-        return self._each(_errors)
+        return self._each(dual.marginal_errors)
 
     def plan(self) -> jax.Array:
         """[n, m] the plan exp((f + g - C) / epsilon), in mass. O(n m) memory."""

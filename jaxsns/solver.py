@@ -9,10 +9,12 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsns import dual, implicit, methods
+from jaxsns.checks import check_values
 from jaxsns.execute import execute
+from jaxsns.inputs import make_problem
 from jaxsns.methods import Options
 from jaxsns.numerics import default_tolerance
-from jaxsns.problem import Problem, check_values, make_problem
+from jaxsns.problem import Problem
 from jaxsns.solution import Solution
 
 
@@ -50,6 +52,8 @@ def solve(
     b: Any = None,
     *,
     epsilon: Any = None,
+    rho_a: Any = None,
+    rho_b: Any = None,
     tolerance: Any = None,
     method: str | Options = "auto",
     init: tuple[jax.Array, jax.Array] | None = None,
@@ -63,17 +67,27 @@ def solve(
 
         minimise <C, P> + epsilon sum P (log P - 1)  over P >= 0, P 1 = a, P^T 1 = b
 
+    or, where rho_a or rho_b is given, with penalties rho_a KL(P 1 | a) and
+    rho_b KL(P^T 1 | b) in place of equality (unbalanced, semi-relaxed).
+
     Args:
-      cost: [n, m] costs in any unit, a geometry (`Dense`, `PointCloud`), or a
-        `Problem` (then a, b, epsilon and the scales must be left out).
+      cost: [n, m] costs in any unit, +inf where a pair is forbidden, a geometry
+        (`Dense`, `PointCloud`), or a `Problem` (then a, b, epsilon, rho and the
+        scales must be left out).
       a: [n] row masses >= 0; uniform with total 1 if None.
       b: [m] column masses >= 0 with the same total; uniform if None.
       epsilon: [] regularisation > 0, in units of cost; None: 0.05 of the standard
         deviation of the costs.
+      rho_a: [] or [n] weight > 0 of the penalty of the rows, in units of cost; a large
+        one is close to equality, infinity or None is equality. tau, where a library
+        asks for it, is rho / (rho + epsilon).
+      rho_b: [] or [m] the same for the columns.
       tolerance: [] L1 error of both marginals together, relative to the total
         mass, at which to stop; None: 1e-10 in float64, 2e-5 in float32.
       method: "auto" (nothing to tune), "newton", "sinkhorn" (over-relaxed), "sns"
-        (as published), or an options object of one of them.
+        (as published), or an options object of one of them; "symmetric" for masses
+        and penalties that are equal at both sides of a symmetric cost, which nobody
+        checks: if they are not, the error shows it.
       init: (f [n], g [m]) potentials to start from.
       max_steps: [] limit of sweeps; None: 1,000 (Newton) or 20,000 (Sinkhorn).
       continuation: follow a path of decreasing epsilon first; None: as suits the
@@ -89,8 +103,8 @@ def solve(
 
     Returns:
       The `Solution`; look at `solution.converged`. Its potentials, value, plan and
-      so on can be differentiated with respect to the costs or points, a, b and
-      epsilon, in forward and reverse mode and to any order.
+      so on can be differentiated with respect to the costs or points, a, b, epsilon
+      and rho, in forward and reverse mode and to any order.
 
     Raises:
       TypeError, ValueError: see `make_problem`; bad options and shapes likewise.
@@ -103,15 +117,28 @@ def solve(
     Source: docs/mathematics.md; Tang et al., ICLR 2024, for the sparse Newton idea.
     """
     if isinstance(cost, Problem):
-        if not all(x is None for x in (a, b, epsilon, relative_to, scale_cost)):
+        given = (a, b, epsilon, rho_a, rho_b, relative_to, scale_cost)
+        if not all(x is None for x in given):
             raise TypeError("a Problem has its own masses, epsilon and scale already")
         problem = cost
         check_values(problem)
     else:
         problem = make_problem(
-            cost, a, b, epsilon=epsilon, relative_to=relative_to, scale_cost=scale_cost
+            cost,
+            a,
+            b,
+            epsilon=epsilon,
+            rho_a=rho_a,
+            rho_b=rho_b,
+            relative_to=relative_to,
+            scale_cost=scale_cost,
         )
     name, chosen = methods.find(method, early_stop)
+    if name == "sns" and not problem.balanced:
+        raise ValueError(
+            "method 'sns' solves balanced problems only; leave out rho_a and rho_b, or "
+            "use 'auto', 'newton' or 'sinkhorn'"
+        )
     options = chosen.options
     if tolerance is None and isinstance(method, str):
         tolerance = default_tolerance(problem.dtype)

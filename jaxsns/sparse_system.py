@@ -103,15 +103,20 @@ def lumped(
     entries: Ell,
     u: jax.Array,
     v: jax.Array,
-    rows: jax.Array,
-    columns: jax.Array,
+    sums: tuple[jax.Array, jax.Array],
+    stiffness: tuple[jax.Array, jax.Array],
 ) -> NewtonSystem:
-    """Approximate a system on kept entries, in the same scaling of the unknowns."""
+    """Approximate a system on kept entries, in the same scaling of the unknowns.
+
+    sums: of the rows [n] and columns [m] of the plan; stiffness: what penalties add.
+    """
+    rows, columns = sums
     kept_rows = u * entries.times(v)
     kept_columns = v * entries.transpose_times(u)
-    unit = kept_rows + THETA * (rows - kept_rows)
-    unit = jnp.where(rows > 0, unit / jnp.where(rows > 0, rows, 1), 1)
-    sums = kept_columns + THETA * (columns - kept_columns)
+    unit = kept_rows + THETA * (rows - kept_rows) + stiffness[0]
+    whole = rows + stiffness[0]
+    unit = jnp.where(whole > 0, unit / jnp.where(whole > 0, whole, 1), 1)
+    lower = kept_columns + THETA * (columns - kept_columns) + stiffness[1]
     return system._replace(
-        kernel=entries, right=v * newton_system.inverse_root(sums), unit=unit
+        kernel=entries, right=v * newton_system.inverse_root(lower), unit=unit
     )

@@ -15,6 +15,7 @@ class Status(enum.IntEnum):
     STALLED = 4
     INVALID_INPUT = 5
     MASS_MISMATCH = 6
+    INFEASIBLE = 7
 
 
 _TEXT = {
@@ -28,9 +29,13 @@ _TEXT = {
     ),
     Status.INVALID_INPUT: (
         "a mass is negative or not finite, a total is zero, epsilon or tolerance "
-        "is not positive and finite, or tau is not 1 (unbalanced: not yet)"
+        "is not positive and finite, or a rho is not positive"
     ),
     Status.MASS_MISMATCH: "the totals of a and b differ; normalise both",
+    Status.INFEASIBLE: (
+        "forbidden pairs (infinite costs) leave no plan with these marginals: some "
+        "rows have more mass than the columns that they may use; relax one marginal"
+    ),
 }
 
 

@@ -72,3 +72,42 @@ def cost_gradient(mass, a, b, epsilon, row_weights, column_weights, plan_weights
     z = scale * (vectors @ inside)
     gradient = mass * (z[:n, None] + z[None, n:]) - direct
     return gradient, np.sort(values)[1]
+
+
+def unbalanced(cost, a, b, epsilon, rho_a, rho_b, sweeps=100_000, tolerance=1e-15):
+    """Potentials by damped Sinkhorn in the log domain; rho [n], [m] or numbers."""
+    tau_a = 1 / (1 + epsilon / np.broadcast_to(rho_a, a.shape))
+    tau_b = 1 / (1 + epsilon / np.broadcast_to(rho_b, b.shape))
+    with np.errstate(divide="ignore"):
+        log_a, log_b = np.log(a), np.log(b)
+    f, g = np.zeros(len(a)), np.where(b > 0, 0.0, -np.inf)
+    for _ in range(sweeps):
+        old = f
+        f = epsilon * (log_a - logsumexp((g[None] - cost) / epsilon, axis=1)) * tau_a
+        scaled = (f[:, None] - cost) / epsilon
+        g = epsilon * (log_b - logsumexp(scaled, axis=0)) * tau_b
+        real = a > 0
+        if np.abs(f[real] - old[real]).max() < tolerance:
+            break
+    return f, g
+
+
+def semi_relaxed_scaling(cost, share, epsilon, gamma, steps=100_000):
+    """Plan of the partial layer as published: matrix scaling with a virtual column.
+
+    Zhang et al., "P2OT" (ICLR 2024), Algorithm 1: rows 1 / n, columns share / k with
+    a KL penalty gamma, a virtual column of cost zero with exactly 1 - share.
+    """
+    n, k = cost.shape
+    kernel = np.exp(-np.c_[cost, np.zeros(n)] / epsilon)
+    rows, columns = np.full(n, 1 / n), np.r_[np.full(k, share / k), 1 - share]
+    scaling = np.ones(k + 1)
+    for _ in range(steps):
+        left = rows / (kernel @ scaling)
+        new = columns / (kernel.T @ left)
+        new[:-1] **= gamma / (gamma + epsilon)
+        done = np.abs(new - scaling).max() < 1e-15 * np.abs(new).max()
+        scaling = new
+        if done:
+            break
+    return (left[:, None] * kernel * scaling)[:, :-1]

@@ -18,6 +18,7 @@ from ott.solvers.linear import acceleration, sinkhorn  # pyright: ignore
 
 from experiments.benchmarks.peer_process import Arrays, serve
 
+STATIC = ("momentum", "anderson", "schedule", "tau")
 _on_device: dict[str, Any] = {}
 
 
@@ -49,6 +50,7 @@ def _compiled(
     momentum: tuple | None,
     anderson: tuple | None,
     schedule: tuple | None,
+    tau: tuple | None,
     max_iterations: int,
     shapes: tuple,
 ) -> tuple[Any, float]:
@@ -60,8 +62,13 @@ def _compiled(
         if schedule is not None:
             init, decay = schedule
             epsilon = epsilon_scheduler.Epsilon(epsilon, init=init, decay=decay)
+        tau_a, tau_b = (1.0, 1.0) if tau is None else tau
         problem = linear_problem.LinearProblem(
-            geometry.Geometry(cost_matrix=cost, epsilon=epsilon), a, b
+            geometry.Geometry(cost_matrix=cost, epsilon=epsilon),
+            a,
+            b,
+            tau_a=tau_a,
+            tau_b=tau_b,
         )
         out = solver(problem)
         return out.f, out.g, out.n_iters, out.converged
@@ -88,13 +95,14 @@ def solve(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, An
       arrays: cost [n, m], a [n], b [m], all of one dtype.
       options: epsilon, threshold (L1 error of the column sums), max_iterations, lse,
         and where wanted momentum [start, value], anderson [memory, refresh] and
-        schedule [init, decay] (init in multiples of epsilon).
+        schedule [init, decay] (init in multiples of epsilon) and tau [rows, columns]
+        of an unbalanced problem.
 
     Returns:
       f [n] and g [m]; seconds, iterations, and whether OTT says it converged.
     """
     cost, a, b = _arrays(arrays)
-    static = [options.get(name) for name in ("momentum", "anderson", "schedule")]
+    static = [options.get(name) for name in STATIC]
     numbers = [jnp.asarray(options[x], cost.dtype) for x in ("epsilon", "threshold")]
     inputs = (cost, a, b, *numbers)
     run, compiling = _compiled(

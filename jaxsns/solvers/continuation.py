@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxsns.numerics import is_forbidden
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import as_status
@@ -36,9 +37,9 @@ class PathState(NamedTuple):
 
 
 def spread(problem: Problem) -> jax.Array:
-    """[] largest minus smallest cost between atoms with mass."""
+    """[] largest minus smallest cost of permitted pairs of atoms with mass."""
     cost = problem.geometry.dense().cost
-    real = (problem.a > 0)[:, None] & (problem.b > 0)[None, :]
+    real = (problem.a > 0)[:, None] & (problem.b > 0)[None, :] & ~is_forbidden(cost)
     high = jnp.max(jnp.where(real, cost, -jnp.inf))
     return high - jnp.min(jnp.where(real, cost, jnp.inf))
 

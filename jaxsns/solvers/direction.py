@@ -55,6 +55,9 @@ class Point(NamedTuple):
     v: jax.Array  # [m] exp(y)
     rows: jax.Array  # [n]
     columns: jax.Array  # [m]
+    row_stiffness: jax.Array  # [n] what penalties add to the diagonal, 0 if balanced
+    column_stiffness: jax.Array  # [m]
+    gauge: jax.Array  # [] bool: whether potentials have one
     error: jax.Array  # [] relative L1
 
 
@@ -78,7 +81,12 @@ def _sparse_solve(
     def near(k: int) -> NewtonSystem:
         entries = sparse_system.cut(way.pattern, k)
         return sparse_system.lumped(
-            system, entries, point.u, point.v, point.rows, point.columns
+            system,
+            entries,
+            point.u,
+            point.v,
+            (point.rows, point.columns),
+            (point.row_stiffness, point.column_stiffness),
         )
 
     def matrix(k: int):
@@ -116,10 +124,17 @@ def find(
     way: Way,
 ) -> Direction:
     """Newton direction for a residual a - rows [n]; `target`: the error aimed at."""
+    diagonal = point.rows + point.row_stiffness
     system = newton_system.make_system(
-        point.kernel, point.u, point.v, point.rows, point.columns, shift
+        point.kernel,
+        point.u,
+        point.v,
+        diagonal,
+        point.columns + point.column_stiffness,
+        shift,
+        point.gauge,
     )
-    root = newton_system.inverse_root(point.rows)
+    root = newton_system.inverse_root(diagonal)
     rhs = newton_system.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
     accuracy = jnp.maximum(jnp.sqrt(point.error), 0.25 * target / point.error)

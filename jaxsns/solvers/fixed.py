@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxsns import dual
 from jaxsns.numerics import largest_scaling
-from jaxsns.problem import Problem, log_masses
+from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.sinkhorn import SinkhornOptions, SinkhornState, relaxed
 from jaxsns.status import Status, code
@@ -35,14 +35,15 @@ def update(
     """Absorb and sweep until all steps are made or the kernel is used up."""
     del last  # there is no path: every sweep counts
     absorbed = dual.absorb(problem, state.f)
-    log_b = log_masses(problem)[1]
+    target = absorbed.row_target
     one = jnp.ones((), problem.dtype)
 
     def sweep(s: _Sweeps) -> _Sweeps:
         rows = dual.rows_for(absorbed.kernel, s.x, s.y)
-        bound = jnp.sum(jnp.abs(rows - problem.a)) / problem.total
-        x = s.x + relaxed(problem.a, rows, one)[0]
-        y = dual.columns_for(absorbed.kernel, log_b, x)
+        wanted = target.at(s.x)
+        bound = jnp.sum(jnp.abs(rows - wanted)) / jnp.sum(wanted)
+        x = s.x + relaxed(target, s.x, rows, one)[0]
+        y = dual.columns_for(absorbed.kernel, absorbed.column_target, x)
         return _Sweeps(x, y, bound, s.step + 1)
 
     def sweeping(s: _Sweeps) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.linear import lanes
-from jaxsns.numerics import far_below, goal, safe_log, smallest_kept
+from jaxsns.numerics import far_below, goal, is_forbidden, safe_log, smallest_kept
 from jaxsns.solvers.continuation import (
     FIRST_EPSILON,
     LEVEL_TOLERANCE,
@@ -60,7 +60,7 @@ class Point(NamedTuple):
 
 def spread(cost: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """[lanes] largest minus smallest cost between atoms with mass."""
-    real = (a > 0)[:, None] & (b > 0)[None]
+    real = (a > 0)[:, None] & (b > 0)[None] & ~is_forbidden(cost)
     high = jnp.max(jnp.where(real, cost, -jnp.inf), axis=(0, 1))
     return high - jnp.min(jnp.where(real, cost, jnp.inf), axis=(0, 1))
 

@@ -21,8 +21,9 @@ from jax.typing import ArrayLike
 
 from jaxsns import dual
 from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.marginal import Target
 from jaxsns.numerics import goal, largest_scaling, unit_roundoff
-from jaxsns.problem import Problem, log_masses
+from jaxsns.problem import Problem, hard
 from jaxsns.solvers import direction, iteration
 from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code
@@ -101,11 +102,11 @@ class _Setting(NamedTuple):
     """Constants of one update."""
 
     kernel: DenseKernel
-    a: jax.Array
-    b: jax.Array
-    log_b: jax.Array
-    total: jax.Array
-    target: jax.Array
+    rows: Target  # what is asked of the rows
+    columns: Target
+    gauge: jax.Array  # [] bool: a constant may be added to x
+    total: jax.Array  # [] mass, to which rounding of gains is relative
+    target: jax.Array  # [] error to reach
 
 
 def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
@@ -122,23 +123,24 @@ def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
 
 
 def _at(setting: _Setting, x: jax.Array) -> _Point:
-    y = dual.columns_for(setting.kernel, setting.log_b, x)
+    y = dual.columns_for(setting.kernel, setting.columns, x)
     rows = dual.rows_for(setting.kernel, x, y)
-    error = jnp.sum(jnp.abs(rows - setting.a)) / setting.total
+    wanted = setting.rows.at(x)
+    error = jnp.sum(jnp.abs(rows - wanted)) / jnp.sum(wanted)
     return _Point(x, y, rows, error)
 
 
 def _gain(setting: _Setting, old: _Point, new: _Point) -> jax.Array:
     """[] increase of the semi-dual, in mass; exact for exact columns."""
-    return dual.weighted(setting.a, new.x - old.x) + dual.weighted(
-        setting.b, new.y - old.y
-    )
+    rows = setting.rows.gain(old.x, new.x)
+    return rows + setting.columns.fitted_gain(old.y, new.y)
 
 
 def _sweep(setting: _Setting, point: _Point) -> _Point:
-    real = setting.a > 0
-    ratio = setting.a / jnp.where(real, point.rows, 1)
-    return _at(setting, point.x + jnp.where(real, jnp.log(ratio), 0))
+    real = setting.rows.real
+    ratio = setting.rows.at(point.x) / jnp.where(real, point.rows, 1)
+    step = jnp.where(real, setting.rows.tau * jnp.log(ratio), 0)
+    return _at(setting, point.x + step)
 
 
 def _newton(options: NewtonOptions, setting: _Setting, s: _Inner) -> _Inner:
@@ -149,19 +151,23 @@ def _newton(options: NewtonOptions, setting: _Setting, s: _Inner) -> _Inner:
         jnp.exp(old.x),
         jnp.exp(old.y),
         old.rows,
-        setting.b,
+        setting.columns.at(old.y),
+        setting.rows.stiffness(old.x),
+        setting.columns.stiffness(old.y),
+        setting.gauge,
         old.error,
     )
     found = direction.find(
         options.linear_solver,
         there,
-        setting.a - old.rows,
+        setting.rows.at(old.x) - old.rows,
         s.mu * old.error,
         setting.target,
         s.way,
     )
     dx, slope, curvature = found.dx, found.slope, found.curvature
-    dx = dx - jnp.where(setting.a > 0, dual.weighted(setting.a, dx) / setting.total, 0)
+    mean = dual.weighted(setting.rows.mass, dx) / setting.total
+    dx = dx - jnp.where(setting.gauge & setting.rows.real, mean, 0)
     noise = 500 * unit_roundoff(dx.dtype) * setting.total
 
     def ratio(length, new):
@@ -228,13 +234,13 @@ def update(
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
     absorbed = dual.absorb(problem, state.f)
-    error = jnp.sum(jnp.abs(absorbed.rows - problem.a)) / problem.total
+    error = dual.row_error(absorbed)
     setting = _Setting(
         kernel=absorbed.kernel,
-        a=problem.a,
-        b=problem.b,
-        log_b=log_masses(problem)[1],
-        total=problem.total,
+        rows=absorbed.row_target,
+        columns=absorbed.column_target,
+        gauge=hard(problem),
+        total=jnp.sum(absorbed.row_target.mass),
         target=goal(tolerance),
     )
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import dual
+from jaxsns.marginal import Target
 from jaxsns.numerics import goal, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
@@ -80,22 +81,28 @@ def init(problem: Problem, f: jax.Array | None = None) -> SinkhornState:
     )
 
 
-def relaxed(masses: jax.Array, sums: jax.Array, omega: jax.Array):
-    """Change of a log scaling, omega log(masses / sums), and what the dual gains.
+def relaxed(
+    target: Target, x: jax.Array, sums: jax.Array, omega: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Change of a log scaling x, omega tau log(wanted / sums), and the dual's gain.
 
-    The dual gains sum_i a_i omega l_i - r_i (exp(omega l_i) - 1) by it, l the
-    logarithm; a factor under which it would fall is replaced by 1, under which it
-    never does. Source: Lehmann et al., "A note on overrelaxation in the Sinkhorn
-    algorithm" (2020), with the exact gain in place of their bound.
+    Where equality is asked for the dual gains sum_i a_i omega l_i - r_i (exp(omega
+    l_i) - 1) by it, l the logarithm; a factor under which it would fall is replaced
+    by 1, under which it never does. Source: Lehmann et al., "A note on
+    overrelaxation in the Sinkhorn algorithm" (2020), with the exact gain in place of
+    their bound.
     """
-    real = masses > 0
-    log = jnp.where(real, jnp.log(masses / jnp.where(real, sums, 1)), 0)
+    real = target.real
+    wanted = target.at(x)
+    log = jnp.where(real, jnp.log(wanted / jnp.where(real, sums, 1)), 0)
+    step = target.tau * log
 
     def gain(factor):
-        return jnp.sum(masses * factor * log - sums * jnp.expm1(factor * log))
+        plan = jnp.sum(sums * jnp.expm1(factor * step))
+        return target.gain(x, x + factor * step) - plan
 
     factor = jnp.where(gain(omega) >= 0, omega, 1)
-    return factor * log, gain(factor)
+    return factor * step, gain(factor)
 
 
 def best_omega(omega: jax.Array, decay: jax.Array) -> jax.Array:
@@ -122,24 +129,26 @@ def update(
     """Absorb, sweep on the kernel, and at the last epsilon judge what came of it."""
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
-    a, b, total = problem.a, problem.b, problem.total
     absorbed = dual.absorb(problem, state.f)
     kernel = absorbed.kernel
-    error = jnp.sum(jnp.abs(absorbed.rows - a)) / total
+    a, b = absorbed.row_target, absorbed.column_target
+    total = jnp.sum(a.mass)
+    error = dual.row_error(absorbed)
     target = goal(tolerance)
 
     def sweep(s: _Sweeps) -> _Sweeps:
-        step_x, gain_x = relaxed(a, s.rows, s.omega)
+        step_x, gain_x = relaxed(a, s.x, s.rows, s.omega)
         x = s.x + step_x
         columns = jnp.exp(s.y) * kernel.transpose_times(jnp.exp(x))
-        step_y, gain_y = relaxed(b, columns, s.omega)
+        step_y, gain_y = relaxed(b, s.y, columns, s.omega)
         y = s.y + step_y
         after = columns * jnp.exp(step_y)
         gain = s.gain + (gain_x + gain_y) / total
         rows = dual.rows_for(kernel, x, y)
-        missing = jnp.sum(jnp.abs(after - b)) + jnp.sum(jnp.abs(rows - a))
+        wanted = a.at(x)
+        missing = jnp.sum(jnp.abs(after - b.at(y))) + jnp.sum(jnp.abs(rows - wanted))
         moved = _Sweeps(
-            x, y, rows, missing / total, s.omega, s.in_window + 1,
+            x, y, rows, missing / jnp.sum(wanted), s.omega, s.in_window + 1,
             s.start_error, gain, s.best, s.idle, s.step + 1,
         )  # fmt: skip
         return _end_of_window(moved, options.overrelaxation)
@@ -152,7 +161,7 @@ def update(
         return more & small
 
     zero = jnp.asarray(0, jnp.int32)
-    x = jnp.zeros_like(a)
+    x = jnp.zeros_like(a.mass)
     start = _Sweeps(
         x, absorbed.y, absorbed.rows, error, state.omega, zero, error, x[0], error,
         zero, state.step,

@@ -135,11 +135,11 @@ def _newton(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
         missing = jnp.sum(jnp.abs(rows - problem.a))
         missing = missing + jnp.sum(jnp.abs(columns - problem.b))
         excess = problem.epsilon * jnp.sum(rows)
-        return rows, columns, missing / problem.total, excess
+        return rows, columns, missing / jnp.sum(problem.a), excess
 
     rows, columns, error, excess = look(f, g)
     df, dg, slope, products = _direction(problem, options, f, g, rows, columns, error)
-    noise = 100 * unit_roundoff(problem.dtype) * problem.epsilon * problem.total
+    noise = 100 * unit_roundoff(problem.dtype) * problem.epsilon * jnp.sum(problem.a)
 
     def attempt(trial):
         number, length, *_ = trial

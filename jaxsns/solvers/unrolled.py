@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxsns import dual
 from jaxsns.numerics import far_below
-from jaxsns.problem import Problem, log_masses
+from jaxsns.problem import Problem
 
 
 def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Array]:
@@ -15,14 +15,11 @@ def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Arra
     O(steps (n + m)) plus what the sweeps keep. No status: look at
     `dual.marginal_error` of the result. Two passes a sweep.
     """
-    log_a, log_b = log_masses(problem)
     low = far_below(problem.dtype)
-    cost, epsilon = problem.geometry.dense(), problem.epsilon
 
     def sweep(g, _):
-        f = epsilon * log_a + cost.softmin(g, epsilon, axis=1)
-        f = jnp.where(problem.a > 0, f, low)
-        g = epsilon * log_b + cost.softmin(f, epsilon, axis=0)
+        f = dual.best_rows(problem, g)
+        g = dual.c_transform(problem, f)
         return jnp.where(problem.b > 0, g, low), f
 
     g = jnp.where(problem.b > 0, jnp.zeros_like(problem.b), low)

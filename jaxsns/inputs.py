@@ -1,0 +1,192 @@
+"""The only door through which inputs come in: one dtype, right shapes, a `Problem`."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsns.checks import check_values, is_traced, require
+from jaxsns.geometry import Dense, Geometry, PointCloud
+from jaxsns.numerics import forbidden, is_forbidden
+from jaxsns.problem import Problem
+
+SCALES = ("max", "mean", "median", "std")
+DEFAULT_EPSILON = 0.05  # of the standard deviation of the costs
+
+
+def _as_float(name: str, value: Any) -> jax.Array:
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be an array of real numbers; got {type(value).__name__}"
+        ) from error
+    if array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(jnp.result_type(float))
+    if jnp.finfo(array.dtype).bits < 32:
+        return array.astype(jnp.float32)
+    return array
+
+
+def _as_geometry(cost: Any) -> Geometry:
+    if isinstance(cost, PointCloud):
+        x, y = _as_float("x", cost.x), _as_float("y", cost.y)
+        for name, points in (("x", x), ("y", y)):
+            if points.ndim != 2:
+                raise ValueError(
+                    f"{name} must have shape [points, dimension]; got {points.shape}"
+                )
+        if x.shape[1] != y.shape[1]:
+            raise ValueError(
+                f"x and y must have the same dimension; got x {x.shape} and y {y.shape}"
+            )
+        return dataclasses.replace(cost, x=x, y=y)
+    matrix = _as_float("cost", cost.cost if isinstance(cost, Dense) else cost)
+    # A pair that must not be used: a finite stand-in keeps 0 * inf out of everything.
+    matrix = jnp.where(matrix == jnp.inf, forbidden(matrix.dtype), matrix)
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"cost must have shape [n, m]; got {matrix.shape} "
+            "(use jax.vmap for a batch of problems)"
+        )
+    return Dense(matrix)
+
+
+def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
+    if value is None:
+        return None
+    masses = _as_float(name, value)
+    if masses.shape != (size,):
+        raise ValueError(
+            f"{name} must have shape [{letter}] = [{size}] to match cost "
+            f"{tuple(cost_shape)}; got {masses.shape}"
+        )
+    return masses
+
+
+def statistic(name: str, geometry: Geometry, a: jax.Array, b: jax.Array) -> jax.Array:
+    """[] max, mean, median or standard deviation of the costs between real atoms.
+
+    Atoms without mass do not count, so that padding changes no scale; neither do
+    forbidden pairs.
+    The median sorts n m numbers; the others are one pass.
+    """
+    cost = geometry.dense().cost
+    real = (a > 0)[:, None] & (b > 0)[None, :] & ~is_forbidden(cost)
+    if name == "max":
+        return jnp.max(jnp.where(real, cost, -jnp.inf))
+    if name == "median":
+        return jnp.nanmedian(jnp.where(real, cost, jnp.nan))
+    count = jnp.sum(real, dtype=cost.dtype)
+    mean = jnp.sum(jnp.where(real, cost, 0)) / count
+    if name == "mean":
+        return mean
+    variance = jnp.sum(jnp.where(real, (cost - mean) ** 2, 0)) / count
+    return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+
+
+def _check_scale(name: str, value: str | None) -> None:
+    if value is not None and value not in SCALES:
+        raise ValueError(f"{name} must be None or one of {SCALES}; got {value!r}")
+
+
+def _as_rho(name: str, value: Any, letter: str, size: int, dtype: Any):
+    """[size] weights, or None for equality; a number stands for all atoms."""
+    if value is None:
+        return None
+    rho = _as_float(name, value)
+    if rho.shape not in ((), (size,)):
+        raise ValueError(
+            f"{name} must be a scalar or have shape [{letter}] = [{size}]; "
+            f"got {rho.shape}"
+        )
+    if not is_traced(rho) and np.isposinf(np.asarray(rho)).all():
+        return None
+    return jnp.broadcast_to(rho.astype(dtype), (size,))
+
+
+def make_problem(
+    cost: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    epsilon: Any = None,
+    rho_a: Any = None,
+    rho_b: Any = None,
+    relative_to: str | None = None,
+    scale_cost: str | None = None,
+) -> Problem:
+    """Check the inputs and put them into one dtype.
+
+    Args:
+      cost: [n, m] costs, or a geometry (`Dense`, `PointCloud`); +inf forbids a pair.
+      a: [n] masses >= 0 of the rows; uniform with total 1 if None.
+      b: [m] masses >= 0 of the columns; uniform with the total of a if None.
+      epsilon: [] regularisation > 0 in units of cost, or of the scale that
+        `relative_to` names. None means 0.05 of the costs' standard deviation.
+      rho_a: [] or [n] weight > 0, in units of cost, of a penalty rho_a KL(P 1 | a) in
+        place of P 1 = a; infinite, or None: equality.
+      rho_b: [] or [m] likewise for P^T 1 and b.
+      relative_to: "max", "mean", "median" or "std": epsilon is a multiple of it.
+      scale_cost: the same names: costs are divided by it first, and everything
+        (epsilon, rho, potentials, values) is in units of the scaled cost.
+
+    Returns:
+      The problem. `problem.epsilon` is the regularisation really used. Scales are
+      differentiated like the rest; wrap them in `stop_gradient` yourself if they
+      shall be constants.
+
+    Raises:
+      TypeError, ValueError: a wrong type, rank, shape or name always; a bad value
+        (NaN, negative mass, epsilon <= 0, unequal totals) if it is not traced.
+
+    Status: a bad traced value becomes INVALID_INPUT, MASS_MISMATCH or NONFINITE.
+    Cost: one pass over the costs for the checks, one more for a scale.
+    """
+    _check_scale("relative_to", relative_to)
+    _check_scale("scale_cost", scale_cost)
+    geometry = _as_geometry(cost)
+    n, m = geometry.shape
+    if n == 0 or m == 0:
+        raise ValueError(f"cost must have at least one row and column; got {n, m}")
+    masses_a = _as_masses("a", a, "n", n, (n, m))
+    masses_b = _as_masses("b", b, "m", m, (n, m))
+    given = [x for x in (masses_a, masses_b) if x is not None]
+    dtype = np.result_type(geometry.dtype, *[x.dtype for x in given])
+    geometry = geometry.astype(dtype)
+    total = jnp.asarray(1, dtype)
+    if masses_a is None and masses_b is not None:
+        total = jnp.sum(masses_b.astype(dtype))
+    if masses_a is None:
+        masses_a = jnp.full((n,), 1 / n, dtype) * total
+    masses_a = masses_a.astype(dtype)
+    if masses_b is None:
+        masses_b = jnp.full((m,), 1 / m, dtype) * jnp.sum(masses_a)
+    masses_b = masses_b.astype(dtype)
+    if scale_cost is not None:
+        geometry = geometry.scaled(
+            1 / statistic(scale_cost, geometry, masses_a, masses_b)
+        )
+    if epsilon is None:
+        require(
+            relative_to is None,
+            lambda: "relative_to needs an epsilon; got epsilon=None",
+        )
+        epsilon, relative_to = DEFAULT_EPSILON, "std"
+    epsilon = _as_float("epsilon", epsilon)
+    if epsilon.shape != ():
+        raise ValueError(f"epsilon must be a scalar; got shape {epsilon.shape}")
+    epsilon = epsilon.astype(dtype)
+    if relative_to is not None:
+        epsilon = epsilon * statistic(relative_to, geometry, masses_a, masses_b)
+    rhos = (
+        _as_rho("rho_a", rho_a, "n", n, dtype),
+        _as_rho("rho_b", rho_b, "m", m, dtype),
+    )
+    problem = Problem(geometry, masses_a, masses_b, epsilon, *rhos)
+    check_values(problem)
+    return problem

@@ -1,0 +1,127 @@
+"""What is asked of one marginal r of the plan: equality with a, or closeness to it.
+
+    equality: r = a          KL: rho_i (r_i log(r_i / a_i) - r_i + a_i) is paid
+
+In the dual both are a concave function of the potential f_i: a_i f_i, or
+rho_i a_i (1 - exp(-f_i / rho_i)), whose derivative is the mass that is wanted at f.
+rho_i = infinity is equality. Source: Chizat, Peyre, Schmitzer, Vialard, "Scaling
+algorithms for unbalanced optimal transport problems" (2018).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns.numerics import safe_log
+
+
+def _ratio(z: jax.Array) -> jax.Array:
+    """(1 - exp(-z)) / z, smooth through 0 in all derivatives that are taken here."""
+    small = jnp.abs(z) < 1e-2
+    other = jnp.where(small, 1.0, z)
+    series = 1 + z * (-1 / 2 + z * (1 / 6 + z * (-1 / 24 + z * (1 / 120 - z / 720))))
+    return jnp.where(small, series, -jnp.expm1(-other) / other)
+
+
+def wanted(mass: jax.Array, rho: jax.Array | None, potential: jax.Array) -> jax.Array:
+    """[n] mass that is asked for at a potential; 0 where there is no mass."""
+    if rho is None:
+        return mass
+    real = mass > 0
+    f = jnp.where(real, potential, 0)
+    return jnp.where(real, mass * jnp.exp(-f / rho), 0)
+
+
+def dual_value(mass: jax.Array, rho: jax.Array | None, potential: jax.Array):
+    """[] contribution to the dual, in cost times mass."""
+    f = jnp.where(mass > 0, potential, 0)
+    if rho is None:
+        return jnp.sum(mass * f)
+    return jnp.sum(mass * f * _ratio(f / rho))
+
+
+def penalty(mass: jax.Array, rho: jax.Array | None, sums: jax.Array) -> jax.Array:
+    """[] what the primal pays for sums [n]; equality is not paid for."""
+    if rho is None:
+        return jnp.zeros((), mass.dtype)
+    real = mass > 0
+    some = real & (sums > 0)
+    log = jnp.log(jnp.where(some, sums, 1) / jnp.where(some, mass, 1))
+    divergence = sums * log - sums + mass
+    soft = real & ~jnp.isinf(rho)
+    return jnp.sum(jnp.where(soft, jnp.where(soft, rho, 1) * divergence, 0))
+
+
+def stiffness(wanted: jax.Array, rho: jax.Array | None, epsilon: jax.Array):
+    """[n] by how much less is wanted for a potential larger by epsilon."""
+    return jnp.zeros_like(wanted) if rho is None else wanted * (epsilon / rho)
+
+
+class Target(NamedTuple):
+    """The same on a kernel, for changes x of the potential in units of epsilon."""
+
+    mass: jax.Array  # [n] wanted at x = 0
+    log: jax.Array  # [n] its logarithm, -inf where there is none
+    kappa: jax.Array | None  # [n] epsilon / rho
+
+    @property
+    def real(self) -> jax.Array:
+        """[n] bool: atoms that have mass."""
+        return self.log > -jnp.inf
+
+    @property
+    def tau(self) -> jax.Array | float:
+        """[n] rho / (rho + epsilon)."""
+        return 1.0 if self.kappa is None else 1 / (1 + self.kappa)
+
+    def at(self, x: jax.Array) -> jax.Array:
+        """[n] mass that is wanted."""
+        if self.kappa is None:
+            return self.mass
+        # An atom without mass may stand at x = -inf, and 0 * inf is NaN.
+        return jnp.exp(self.log - self.kappa * jnp.where(self.real, x, 0))
+
+    def stiffness(self, x: jax.Array) -> jax.Array:
+        """[n] by how much less is wanted for a larger x."""
+        if self.kappa is None:
+            return jnp.zeros_like(self.mass)
+        return self.kappa * self.at(x)
+
+    def fit(self, log_sums: jax.Array) -> jax.Array:
+        """[n] x at which exp(x) times given sums is what is wanted."""
+        return (self.log - log_sums) * self.tau
+
+    def gain(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        """[] what the dual gains over epsilon by these terms, in mass."""
+        step = jnp.where(self.real, new - old, 0)
+        if self.kappa is None:
+            return jnp.sum(self.mass * step)
+        return jnp.sum(self.at(old) * step * _ratio(self.kappa * step))
+
+    def fitted_gain(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        """[] the same and what the plan's total takes, where sums are as wanted."""
+        step = jnp.where(self.real, new - old, 0)
+        if self.kappa is None:
+            return jnp.sum(self.mass * step)
+        more = step * _ratio(self.kappa * step) * (1 + self.kappa)
+        return jnp.sum(self.at(old) * more)
+
+
+def target(
+    mass: jax.Array, rho: jax.Array | None, potential: jax.Array, epsilon: jax.Array
+) -> Target:
+    """Target around a potential [n]."""
+    log = safe_log(mass)
+    if rho is None:
+        return Target(mass, log, None)
+    log = jnp.where(mass > 0, log - jnp.where(mass > 0, potential, 0) / rho, -jnp.inf)
+    return Target(jnp.exp(log), log, epsilon / rho)
+
+
+def fitted_potential(
+    mass: jax.Array, rho: jax.Array | None, soft: jax.Array, epsilon: jax.Array
+) -> jax.Array:
+    """[n] best potential for soft minima of the costs: epsilon log a + soft, damped."""
+    best = epsilon * safe_log(mass) + soft
+    return best if rho is None else best / (1 + epsilon / rho)
