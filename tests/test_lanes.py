@@ -91,6 +91,36 @@ def test_chunks_are_put_together_again():
     np.testing.assert_array_equal(batching.in_chunks(double, x, 8), 2 * x)
 
 
+@pytest.mark.parametrize("left", [[], [3], [0, 2, 6], range(7)])
+def test_what_is_left_is_gathered_and_put_back(left):
+    x = jnp.arange(7.0)
+    mask = jnp.zeros(7, bool).at[jnp.asarray(list(left), int)].set(True)
+    calls = []
+
+    def function(argument, before):
+        calls.append(argument.shape)
+        return 10 * argument + before
+
+    out = batching.finish(function, x, -x, mask, 2)
+    np.testing.assert_allclose(out, jnp.where(mask, 9 * x, -x))
+    assert calls == [(2,)]
+
+
+def test_easy_lanes_sweep_and_hard_ones_go_on():
+    # 200 easy problems and a few at small epsilon: the hard ones need Newton.
+    costs = jnp.asarray(R.random((203, 4, 4)))
+    epsilons = jnp.full(203, 1.0).at[jnp.asarray([5, 77, 200])].set(0.002)
+    run = lambda c, e: jaxsns.solve(c, epsilon=e, tolerance=1e-9)
+    batch = jax.vmap(run)(costs, epsilons)
+    assert np.all(batch.converged)
+    hard = np.asarray(epsilons) < 0.1
+    assert np.all(np.asarray(batch.counts.newton_steps)[~hard] == 0)
+    assert np.all(np.asarray(batch.counts.newton_steps)[hard] > 0)
+    for lane in (0, 5, 77, 202):
+        alone = run(costs[lane], epsilons[lane])
+        np.testing.assert_allclose(batch.plan()[lane], alone.plan(), atol=1e-9)
+
+
 def _sweeps(cost, a, b, epsilon, number):
     """Sinkhorn in NumPy: rows, then columns."""
     f, g = np.zeros(a.size), None

@@ -48,6 +48,8 @@ ORDER = [
     "batching",
     "feasibility",
     "methods",
+    "outcome",
+    "together",
     "execute",
     "solution",
     "solver",

@@ -1,0 +1,157 @@
+"""Ways to solve lanes together under `vmap`: on one cost, and tiny ones in step."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns import batching
+from jaxsns.methods import Options
+from jaxsns.numerics import far_below
+from jaxsns.outcome import Outcome, explained, finished, input_status
+from jaxsns.problem import Problem
+from jaxsns.solvers import continuation, iteration, lane_problems, lockstep, shared
+from jaxsns.solvers.iteration import Counts
+from jaxsns.solvers.newton import NewtonOptions
+from jaxsns.status import Status, code
+
+CHUNK = 1 << 16  # entries of the kernels of lanes that run in step: a cache's worth
+
+
+def sharing(alone, size: int, batched, problem: Problem, options: Options, init):
+    """Lanes with one cost sweep together; those that need more go on alone."""
+    if any(jax.tree.leaves(batched[0].geometry)):
+        return None
+    if not isinstance(options, NewtonOptions):
+        return None
+    geometry = problem.dense().geometry
+    problem = dataclasses.replace(problem, geometry=None)
+    flags = dataclasses.replace(batched[0], geometry=None), *batched[1:]
+    lanes = batching.spread(size, flags, (problem, options, init))
+    whole = lambda p: dataclasses.replace(p, geometry=geometry)
+    given = jax.vmap(lambda p, o: input_status(whole(p), o))(*lanes[:2])
+    masses, limits, start = lanes
+    active = given == code(Status.RUNNING)
+    epsilon = jnp.max(jnp.where(active, masses.epsilon, 0))
+    same = jnp.all(jnp.where(active, masses.epsilon == epsilon, True))
+    wanted = same & (epsilon > 0) & jnp.all(limits.patience > 0)
+    pairs = shared.Pairs(
+        a=masses.a.T,
+        b=masses.b.T,
+        tolerance=limits.tolerance,
+        max_steps=limits.max_steps,
+        active=active & wanted,
+    )
+    f = None if start is None else start[0].T
+    with jax.numpy_rank_promotion("allow"):
+        swept = shared.run(geometry, jnp.where(wanted, epsilon, 1), pairs, f)
+    # Others may have needed more sweeps than a lane may make: it does its own then.
+    mine = wanted & (swept.sweeps <= limits.max_steps)
+    done = ~active | (mine & (swept.error <= limits.tolerance))
+    counts = jax.tree.map(lambda x: jnp.full((size,), x), iteration.no_counts())
+    counts = counts.plus(sweeps=jnp.where(mine, swept.sweeps, 0), passes=1)
+    status = jnp.full((size,), code(Status.CONVERGED))
+    ready = jax.vmap(finished)(given, swept.f.T, swept.g.T, swept.error, status, counts)
+
+    def lane(solve, x):
+        done, mine, ready, (problem, options, init) = x
+
+        def go_on():
+            near = mine & (ready.error <= continuation.LEVEL_TOLERANCE)
+            f, g = (jnp.zeros_like(x) for x in (problem.a, problem.b))
+            f, g = (f, g) if init is None else init
+            start = jnp.where(near, ready.f, f), jnp.where(near, ready.g, g)
+            out = solve(whole(problem), options, start)
+            return out._replace(
+                counts=out.counts.plus(**ready.counts._asdict()),
+            )
+
+        return jax.lax.cond(done, lambda: ready, go_on)
+
+    every = (done, mine, ready, lanes)
+    left = batching.each(
+        functools.partial(lane, batching.with_lanes(alone, None)),
+        functools.partial(lane, alone),
+    )
+    return jax.lax.cond(jnp.all(done), lambda x: x[2], left, every)
+
+
+def in_step(path: bool, problem: Problem, options: Options, init) -> Outcome:
+    """Tiny problems, lanes on the first axis of every leaf.
+
+    First a few sweeps of all of them; those that are not done by then are gathered,
+    so that few chunks wait for slow lanes.
+    """
+    n, m = problem.shape
+    size = max(CHUNK // (n * m), 16)
+    arguments = (problem, options, init)
+    # Lanes are the last axis everywhere, so promotion of ranks is what is meant.
+    with jax.numpy_rank_promotion("allow"):
+        if not isinstance(options, NewtonOptions):
+            whole = functools.partial(_chunk, path, lockstep.run)
+            return batching.in_chunks(whole, arguments, size)
+        first = functools.partial(_chunk, path, lockstep.blind)
+        out = batching.in_chunks(first, arguments, size)
+        rest = functools.partial(_chunk, path, lockstep.run)
+        left = out.status == code(Status.RUNNING)
+        out = batching.finish(rest, arguments, out, left, size)
+    failed = jnp.any(out.status != code(Status.CONVERGED))
+    explain = jax.vmap(explained)
+    status = jax.lax.cond(
+        failed,
+        lambda: explain(problem, out.f, out.g, out.status),
+        lambda: out.status,
+    )
+    return out._replace(status=status)
+
+
+def _chunk(path: bool, work, arguments, before: Outcome | None = None) -> Outcome:
+    """Let lanes work, from what was reached before; RUNNING if there is more to do."""
+    problem, options, init = arguments
+    given = jax.vmap(input_status)(problem, options)
+    fine = given == code(Status.RUNNING)
+    cost = jax.vmap(lambda p: p.dense().geometry.cost)(problem)
+    a, b = problem.a.T, problem.b.T
+    cost = jnp.moveaxis(cost, 0, -1)
+    swapped = cost.shape[0] > cost.shape[1]
+    if swapped:
+        cost, a, b = jnp.swapaxes(cost, 0, 1), b, a
+        init = None if init is None else init[::-1]
+    f = jnp.zeros_like(a) if init is None else init[0].T
+    f = jnp.where(a > 0, f, far_below(f.dtype))
+    epsilon = jnp.where(fine, problem.epsilon, 1)
+    levels, first = lane_problems.path_of(cost, a, b, epsilon)
+    # A fixed number of sweeps: an error to reach of 0, and never a Newton step.
+    patience, aim = jnp.full_like(epsilon, jnp.inf), jnp.zeros_like(epsilon)
+    if isinstance(options, NewtonOptions):
+        patience = jnp.where(options.patience > 0, lockstep.PATIENCE, 0)
+        aim = jnp.asarray(options.tolerance)
+    batch = lane_problems.Batch(
+        cost=cost,
+        a=a,
+        b=b,
+        epsilon=epsilon,
+        tolerance=aim,
+        max_steps=jnp.asarray(options.max_steps),
+        patience=patience.astype(f.dtype),
+        levels=levels if path else jnp.zeros_like(levels),
+        first=first,
+    )
+    state = lockstep.begin(batch, f, iteration.as_status(given))
+    if before is not None:
+        reached = (before.g if swapped else before.f).T
+        state = lockstep.resume(
+            batch, state, reached, before.error, before.counts.sweeps
+        )
+    end = work(batch, state)
+    f, g = (end.g, end.f) if swapped else (end.f, end.g)
+    status = end.status
+    if not isinstance(options, NewtonOptions):
+        stopped = (status == code(Status.MAX_STEPS)) | (status == code(Status.STALLED))
+        close = stopped & (end.error <= options.tolerance)
+        status = jnp.where(close, code(Status.CONVERGED), status)
+    zero = jnp.zeros_like(end.sweeps)
+    counts = Counts(end.sweeps, end.newton_steps, zero, zero, end.passes)
+    out = finished(given, f, g, end.error, status, counts)
+    return out._replace(f=out.f.T, g=out.g.T)
