@@ -16,12 +16,12 @@ COST, A, B = (np.asarray(x) for x in problems.uneven())
 N, M = COST.shape
 R = np.random.default_rng(7)
 MIXED = np.where(R.random(M) < 0.5, np.inf, 0.3)
+# Always arrays, so that one program serves all.
 RHOS = {
-    "unbalanced": (0.5, 2.0),
-    "semi": (np.inf, 0.7),
-    "semi, other side": (0.2, None),
-    "per atom": (R.random(N) + 0.1, MIXED),
-    "tight": (50.0, 50.0),
+    "unbalanced": (np.full(N, 0.5), np.full(M, 2.0)),
+    "semi": (np.full(N, np.inf), np.full(M, 0.7)),
+    "per atom": (np.where(np.arange(N) < 3, np.inf, R.random(N) + 0.1), MIXED),
+    "tight": (np.full(N, 50.0), np.full(M, 50.0)),
 }
 
 
@@ -30,22 +30,19 @@ def _solved(rho_a, rho_b, b=1.3 * B, **options):
     return jaxsns.solve(COST, A, b, rho_a=rho_a, rho_b=rho_b, **given)
 
 
-@pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn"])
-@pytest.mark.parametrize("name", RHOS)
-def test_potentials_and_plan_against_a_dense_loop(name, method):
-    rho_a, rho_b = RHOS[name]
-    b = 0.9 * B if name == "per atom" else 1.3 * B
-    if name == "per atom":
-        rho_a = np.where(np.arange(N) < 3, np.inf, rho_a)
-    infinite = [np.inf if x is None else x for x in (rho_a, rho_b)]
-    f, g = references.unbalanced(COST, A, b, 0.2, *infinite)
-    solution = _solved(rho_a, rho_b, b, method=method)
-    assert int(solution.status) == Status.CONVERGED
-    np.testing.assert_allclose(solution.f, f, atol=1e-9)
-    np.testing.assert_allclose(solution.g, g, atol=1e-9)
-    plan = references.plan(COST, f, g, 0.2)
-    np.testing.assert_allclose(solution.plan(), plan, atol=1e-11)
-    assert abs(float(solution.gap)) < 1e-10
+@pytest.mark.parametrize("method", ["auto", "sinkhorn"])
+def test_potentials_and_plan_against_a_dense_loop(method):
+    run = jax.jit(lambda *x: _solved(*x, method=method))
+    for name, (rho_a, rho_b) in RHOS.items():
+        b = 0.9 * B if name == "per atom" else 1.3 * B
+        f, g = references.unbalanced(COST, A, b, 0.2, rho_a, rho_b)
+        solution = run(rho_a, rho_b, b)
+        assert int(solution.status) == Status.CONVERGED, name
+        np.testing.assert_allclose(solution.f, f, atol=1e-9)
+        np.testing.assert_allclose(solution.g, g, atol=1e-9)
+        plan = references.plan(COST, f, g, 0.2)
+        np.testing.assert_allclose(solution.plan(), plan, atol=1e-11)
+        assert abs(float(solution.gap)) < 1e-10
 
 
 def test_the_value_is_the_minimum_of_the_primal():
@@ -60,10 +57,17 @@ def test_the_value_is_the_minimum_of_the_primal():
         paid = rho_a * kl(r, a) + rho_b * kl(c, b)
         return np.sum(cost * p) + epsilon * entropy + paid
 
-    found = minimize(primal, np.full(20, -3.0), method="BFGS", options={"gtol": 1e-10})
+    def slope(log):
+        p = np.exp(log.reshape(5, 4))
+        forces = rho_a * np.log(p.sum(1) / a)[:, None] + rho_b * np.log(p.sum(0) / b)
+        return (p * (cost + epsilon * np.log(p) + forces)).ravel()
+
+    start = np.full(20, -3.0)
+    found = minimize(primal, start, jac=slope, method="BFGS", options={"gtol": 1e-12})
     solution = jaxsns.solve(cost, a, b, epsilon=epsilon, rho_a=rho_a, rho_b=rho_b)
-    np.testing.assert_allclose(solution.value, found.fun, rtol=1e-8)
-    np.testing.assert_allclose(solution.primal_value, found.fun, rtol=1e-8)
+    # The minimiser stops where the functional is flat to rounding.
+    np.testing.assert_allclose(solution.value, found.fun, atol=5e-9)
+    np.testing.assert_allclose(solution.primal_value, found.fun, atol=5e-9)
     plan = np.exp(found.x.reshape(5, 4))
     np.testing.assert_allclose(solution.plan(), plan, atol=1e-5)
 
@@ -198,9 +202,8 @@ def test_partial_problems_say_what_is_wrong():
 
 # Derivatives: forward, reverse and second order, for every family and every number.
 
-FAMILIES = {
-    "balanced": (None, None, None),
-    "semi": (None, 0.5, None),
+FAMILIES = {  # balanced: test_gradients.py
+    "semi": (np.inf, 0.5, None),  # the program of the next one
     "unbalanced": (0.4, 0.8, None),
     "partial": (None, None, 0.6),
     "partial semi": (None, 0.5, 0.6),
@@ -224,125 +227,125 @@ def _parameters(family):
     return {k: jnp.asarray(v) for k, v in numbers.items() if v is not None}
 
 
-def _solution(p, balanced):
+def _solution(p):
     cost = jaxsns.costs.sqeuclidean(p["x"], p["y"]) + p["cost"]
-    a, b = p["a"], p["b"]
-    if balanced:
-        a, b = a / jnp.sum(a), b / jnp.sum(b)
     names = ("epsilon", "rho_a", "rho_b", "share")
     given = {k: p[k] for k in names if k in p}
     run = jaxsns.solve_partial if "share" in p else jaxsns.solve
-    return run(cost, a, b, tolerance=1e-14, **given)
+    return run(cost, p["a"], p["b"], tolerance=1e-14, **given)
+
+
+WEIGHTS = jnp.asarray(np.random.default_rng(14).normal(size=(9, 7)))
+
+
+def _outputs(p):
+    s = _solution(p)
+    return jnp.stack([jnp.vdot(WEIGHTS, jnp.sin(5 * s.plan())), s.value])
+
+
+_forward = jax.jit(lambda p, d: jax.jvp(_outputs, (p,), (d,)))
+_reverse = jax.jit(jax.jacrev(_outputs))
+_gradient = jax.grad(lambda p: _solution(p).value)
+_second = jax.jit(lambda p, d: jax.jvp(_gradient, (p,), (d,)))
+
+
+def _ends(function, p, d, h=1e-5):
+    """Values at both ends of a small step, for a central difference."""
+    for sign in (1, -1):
+        yield function(jax.tree.map(lambda u, v: u + sign * h * v, p, d), d)[0]  # noqa: B023
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_derivatives_of_plan_and_value(family):
     p = _parameters(family)
     r = np.random.default_rng(12)
-    weights = jnp.asarray(r.normal(size=(9, 7)))
-    # Infinite rho is not among the numbers, so "semi" needs no equal totals.
-    balanced = family == "balanced"
-
-    def outputs(p):
-        s = _solution(p, balanced)
-        return jnp.stack([jnp.vdot(weights, jnp.sin(5 * s.plan())), s.value])
-
-    solve = jax.jit(outputs)
-    forward = jax.jit(lambda p, d: jax.jvp(outputs, (p,), (d,))[1])
-    reverse = jax.jit(jax.jacrev(outputs))
-    slopes, h = reverse(p), 1e-5
+    slopes = _reverse(p)
     for name in p:
         d = {k: jnp.zeros_like(v) for k, v in p.items()}
         d[name] = jnp.asarray(r.normal(size=p[name].shape))
-        ends = [
-            solve(jax.tree.map(lambda u, v, s=s: u + s * h * v, p, d)) for s in (1, -1)
-        ]
-        expected = (ends[0] - ends[1]) / (2 * h)
-        np.testing.assert_allclose(forward(p, d), expected, rtol=1e-5, atol=1e-7)
+        above, below = _ends(_forward, p, d)
+        expected = (above - below) / 2e-5
+        found = _forward(p, d)[1]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
         along = jnp.tensordot(slopes[name], d[name], d[name].ndim)
         np.testing.assert_allclose(along, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["semi", "unbalanced", "partial semi"])
 def test_second_derivatives_of_the_value(family):
     p = _parameters(family)
     r = np.random.default_rng(13)
-    value = lambda p: _solution(p, family == "balanced").value
-    gradient = jax.jit(jax.grad(value))
-    second = jax.jit(lambda p, d: jax.jvp(jax.grad(value), (p,), (d,))[1])
     d = {k: jnp.asarray(r.normal(size=v.shape)) for k, v in p.items()}
-    h = 1e-5
-    ends = [
-        gradient(jax.tree.map(lambda u, v, s=s: u + s * h * v, p, d)) for s in (1, -1)
-    ]
-    found = second(p, d)
+    above, below = _ends(_second, p, d)
+    found = _second(p, d)[1]
     for name in p:
-        expected = (ends[0][name] - ends[1][name]) / (2 * h)
+        expected = (above[name] - below[name]) / 2e-5
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
 # Zero masses, masks, forbidden pairs.
 
 
-@pytest.mark.parametrize("rho", [None, 0.5])
-def test_an_atom_without_mass_changes_nothing(rho):
+def test_an_atom_without_mass_changes_nothing():
     """Anywhere: potentials of the others, value, gradient and Hessian are the same."""
     rows, columns = np.array([0, 5, 9]), np.array([2, 8])
     r = np.random.default_rng(5)
     full_a, full_b = r.random(10) + 0.1, r.random(9) + 0.1
     full_a[rows], full_b[columns] = 0, 0
     full_a, full_b = full_a / full_a.sum(), full_b / full_b.sum()
-    cost = r.random((10, 9))
+    cost = jnp.asarray(r.random((10, 9)))
     keep_a, keep_b = full_a > 0, full_b > 0
 
-    def value(cost, a, b):
-        options = {"rho_a": rho, "rho_b": rho, "tolerance": 1e-14}
-        s = jaxsns.solve(cost, a, b, epsilon=0.1, **options)
-        return s.value, (s.f, s.g)
+    @jax.jit
+    def everything(cost, a, b, rho):
+        def value(cost):
+            options = {"rho_a": rho, "rho_b": rho, "tolerance": 1e-14}
+            s = jaxsns.solve(cost, a, b, epsilon=0.1, **options)
+            return s.value, (s.value, s.f, s.g)
 
-    def everything(cost, a, b):
-        cost = jnp.asarray(cost)
-        slope, (f, g) = jax.grad(value, has_aux=True)(cost, a, b)
-        along = jax.jvp(jax.grad(lambda c: value(c, a, b)[0]), (cost,), (cost**2,))[1]
-        return value(cost, a, b)[0], f, g, slope, along
+        gradient = jax.grad(value, has_aux=True)
+        (slope, found), (along, _) = jax.jvp(gradient, (cost,), (cost**2,))
+        return *found, slope, along
 
-    full = everything(cost, full_a, full_b)
-    small = cost[np.ix_(keep_a, keep_b)]
-    less = everything(small, full_a[keep_a], full_b[keep_b])
-    cut = (..., keep_a, keep_b, np.ix_(keep_a, keep_b), np.ix_(keep_a, keep_b))
-    for x, y, where in zip(full, less, cut, strict=True):
-        np.testing.assert_allclose(np.asarray(x)[where], y, atol=1e-12)
-    assert np.all(np.asarray(full[3])[rows] == 0)
-    assert np.all(np.isfinite(full[4]))
+    pairs = np.ix_(keep_a, keep_b)
+    for rho in (np.inf, 0.5):
+        full = everything(cost, full_a, full_b, rho)
+        less = everything(cost[pairs], full_a[keep_a], full_b[keep_b], rho)
+        cut = (..., keep_a, keep_b, pairs, pairs)
+        for x, y, where in zip(full, less, cut, strict=True):
+            np.testing.assert_allclose(np.asarray(x)[where], y, atol=1e-12)
+        assert np.all(np.asarray(full[3])[rows] == 0)
+        assert np.all(np.isfinite(full[4]))
 
 
-@pytest.mark.parametrize("rho", [None, 1.0])
-def test_a_padded_batch_equals_the_loop(rho):
+def test_a_padded_batch_equals_the_loop():
     r = np.random.default_rng(6)
-    clouds = [r.normal(size=(k, 2)) for k in (5, 9, 7)]
-    others = [r.normal(size=(k, 2)) for k in (8, 4, 6)]
+    clouds = [r.normal(size=(k, 2)) for k in (5, 9)]
+    others = [r.normal(size=(k, 2)) for k in (8, 4)]
     x, mask_x = ragged.pad(clouds)
     y, mask_y = ragged.pad(others, length=10)
-    assert x.shape == (3, 9, 2)
-    assert y.shape == (3, 10, 2)
+    assert x.shape == (2, 9, 2)
+    assert y.shape == (2, 10, 2)
 
-    def one(x, y, a, b):
+    def one(x, y, a, b, rho):
         cost = jaxsns.costs.sqeuclidean(x, y)
         options = {"rho_a": rho, "rho_b": rho, "tolerance": 1e-13}
         s = jaxsns.solve(cost, a, b, epsilon=0.1, relative_to="mean", **options)
-        return s.transport_cost, s
+        return s.transport_cost, s.converged
 
-    batch = jax.vmap(jax.value_and_grad(one, has_aux=True))
-    (costs, solved), slopes = batch(x, y, ragged.masses(mask_x), ragged.masses(mask_y))
-    assert np.all(solved.converged)
-    for k, (p, q) in enumerate(zip(clouds, others, strict=True)):
-        a, b = np.full(len(p), 1 / len(p)), np.full(len(q), 1 / len(q))
-        (alone, _), slope = jax.value_and_grad(one, has_aux=True)(
-            jnp.asarray(p), jnp.asarray(q), a, b
-        )
-        np.testing.assert_allclose(costs[k], alone, rtol=1e-10)
-        np.testing.assert_allclose(slopes[k, : len(p)], slope, atol=1e-9)
-        assert np.all(np.asarray(slopes[k, len(p) :]) == 0)
+    run = jax.value_and_grad(one, has_aux=True)
+    batch = jax.jit(jax.vmap(run, in_axes=(0, 0, 0, 0, None)))
+    alone = jax.jit(run)
+    for rho in (np.inf, 1.0):
+        masses = ragged.masses(mask_x), ragged.masses(mask_y)
+        (costs, converged), slopes = batch(x, y, *masses, rho)
+        assert np.all(converged)
+        for k, (p, q) in enumerate(zip(clouds, others, strict=True)):
+            a, b = np.full(len(p), 1 / len(p)), np.full(len(q), 1 / len(q))
+            (value, _), slope = alone(p, q, a, b, rho)
+            np.testing.assert_allclose(costs[k], value, rtol=1e-10)
+            np.testing.assert_allclose(slopes[k, : len(p)], slope, atol=1e-9)
+            assert np.all(np.asarray(slopes[k, len(p) :]) == 0)
 
 
 def test_padding_says_what_does_not_fit():
@@ -373,11 +376,10 @@ def test_an_infeasible_problem_is_recognised():
     blocks[:12, 18:], blocks[12:, :18] = np.inf, np.inf
     alone = np.array(COST)
     alone[4] = np.inf
-    for cost in (blocks, alone, blocks.T):
-        a, b = (A, B) if cost.shape == COST.shape else (B, A)
-        solution = jaxsns.solve(cost, a, b, epsilon=0.5)
+    for cost in (blocks, alone):
+        solution = jaxsns.solve(cost, A, B, epsilon=0.5)
         assert int(solution.status) == Status.INFEASIBLE
-        relaxed = jaxsns.solve(cost, a, b, epsilon=0.5, rho_a=1.0, rho_b=1.0)
+        relaxed = jaxsns.solve(cost, A, B, epsilon=0.5, rho_a=1.0, rho_b=1.0)
         assert relaxed.converged
     # The same without the excess is fine.
     a = np.array(A)
@@ -411,10 +413,10 @@ def test_totals_that_no_plan_can_have(rho_a, rho_b, b, fine):
 
 
 def test_bad_penalties_say_so():
+    run = jax.jit(lambda rho: _solved(1.0, rho))
     for rho in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="rho_b must be positive, inf for equal"):
             _solved(1.0, rho)
-        run = jax.jit(lambda rho: _solved(1.0, rho))
         assert int(run(rho).status) == Status.INVALID_INPUT
     with pytest.raises(ValueError, match=r"rho_a must be a scalar or have shape \[n\]"):
         _solved(np.ones(3), None)

@@ -16,6 +16,7 @@ from jaxsns.numerics import is_forbidden
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import as_status
+from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.status import Status, code
 
 FACTOR = 4.0  # by which epsilon falls from level to level, at most
@@ -84,12 +85,12 @@ def run(
         here = epsilon_at(problem.epsilon, first, count, s.level)
         last = s.level >= count
         tolerance = jnp.where(last, wanted, jnp.maximum(wanted, LEVEL_TOLERANCE))
-        inner = update(
-            problem.with_epsilon(here),
-            dataclasses.replace(options, tolerance=tolerance),
-            s.inner,
-            last,
-        )
+        mine = dataclasses.replace(options, tolerance=tolerance)
+        if isinstance(options, NewtonOptions):
+            # Extrapolation needs levels better solved than sweeps would leave them.
+            patience = jnp.asarray(options.patience, problem.dtype)
+            mine = dataclasses.replace(mine, patience=jnp.where(last, patience, 0))
+        inner = update(problem.with_epsilon(here), mine, s.inner, last)
         before = epsilon_at(problem.epsilon, first, count, s.level - 1)
         after = epsilon_at(problem.epsilon, first, count, s.level + 1)
         slope = jnp.where(s.level > 0, (after - here) / (here - before), 0)
