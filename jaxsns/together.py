@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import batching
+from jaxsns.geometry import Dense
 from jaxsns.methods import Options
 from jaxsns.numerics import far_below
 from jaxsns.outcome import Outcome, explained, finished, input_status
@@ -26,6 +27,7 @@ def sharing(alone, size: int, batched, problem: Problem, options: Options, init)
     if not isinstance(options, NewtonOptions):
         return None
     geometry = problem.dense().geometry
+    assert isinstance(geometry, Dense)
     problem = dataclasses.replace(problem, geometry=None)
     flags = dataclasses.replace(batched[0], geometry=None), *batched[1:]
     lanes = batching.spread(size, flags, (problem, options, init))
