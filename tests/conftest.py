@@ -3,7 +3,7 @@
 import os
 
 # Most of the suite's time is compilation, and optimisation is a third of that. CI runs
-# one Python this way and the other with XLA's default, level 3.
+# it this way, and some of it with XLA's default, level 3, on what the wheel installs.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax  # noqa: E402
