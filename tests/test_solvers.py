@@ -8,7 +8,7 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns import NewtonOptions, SinkhornOptions, SNSOptions, Status
+from jaxsns import NewtonOptions, SinkhornOptions, SNSOptions, Status, marginal
 from jaxsns.solvers import continuation, iteration, newton, sinkhorn, sns
 
 RUNS = {
@@ -120,10 +120,12 @@ def test_omega_is_the_optimum_of_the_measured_contraction():
 def test_unsafe_relaxation_is_replaced_by_the_plain_step():
     masses = jnp.asarray([0.5, 0.5])
     sums = jnp.asarray([1e-8, 1.0])
-    step, gain = sinkhorn.relaxed(masses, sums, jnp.asarray(1.95))
+    target = marginal.target(masses, None, masses, jnp.asarray(1.0))
+    zero, omega = jnp.zeros(2), jnp.asarray(1.95)
+    step, gain = sinkhorn.relaxed(target, zero, sums, omega)
     np.testing.assert_allclose(step, np.log(np.asarray(masses / sums)))
     assert float(gain) > 0
-    step, _ = sinkhorn.relaxed(masses, masses * 1.01, jnp.asarray(1.95))
+    step, _ = sinkhorn.relaxed(target, zero, masses * 1.01, omega)
     np.testing.assert_allclose(step, 1.95 * np.log(1 / 1.01) * np.ones(2))
 
 

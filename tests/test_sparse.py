@@ -29,6 +29,9 @@ def _point(n, m, sparse, error=1e-3):
         jnp.ones(m),
         jnp.asarray(rows),
         jnp.asarray(kernel.sum(0)),
+        jnp.zeros(n),
+        jnp.zeros(m),
+        jnp.asarray(True),
         jnp.asarray(error),
     )
 
@@ -62,9 +65,9 @@ def test_the_lumped_system_is_the_matrix_it_says_and_is_definite():
     )
     pattern = sparse_system.largest(point.kernel, point.u, point.v, point.rows)
     entries = sparse_system.cut(pattern, 3)
-    near = sparse_system.lumped(
-        system, entries, point.u, point.v, point.rows, point.columns
-    )
+    sums = point.rows, point.columns
+    stiff = point.row_stiffness, point.column_stiffness
+    near = sparse_system.lumped(system, entries, point.u, point.v, sums, stiff)
     eye = np.eye(40)
     got = np.stack([newton_system.product(near, jnp.asarray(e)) for e in eye])
     kept = np.stack([entries.transpose_times(jnp.asarray(e)) for e in eye])
