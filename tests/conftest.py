@@ -7,7 +7,16 @@ import os
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def fresh_numbers(request):
+    """A test draws the same numbers whatever ran before it."""
+    if hasattr(request.module, "R"):
+        request.module.R = np.random.default_rng(0)

@@ -110,7 +110,9 @@ def test_easy_lanes_sweep_and_hard_ones_go_on():
     # 200 easy problems and a few at small epsilon: the hard ones need Newton.
     costs = jnp.asarray(R.random((203, 4, 4)))
     epsilons = jnp.full(203, 1.0).at[jnp.asarray([5, 77, 200])].set(0.002)
-    run = lambda c, e: jaxsns.solve(c, epsilon=e, tolerance=1e-9)
+    # Unequal masses: the plan of equal ones can be a permutation, which sweeps find.
+    a, b = jnp.asarray([0.1, 0.2, 0.3, 0.4]), jnp.asarray([0.37, 0.08, 0.22, 0.33])
+    run = lambda c, e: jaxsns.solve(c, a, b, epsilon=e, tolerance=1e-9)
     batch = jax.vmap(run)(costs, epsilons)
     assert np.all(batch.converged)
     hard = np.asarray(epsilons) < 0.1

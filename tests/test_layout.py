@@ -26,6 +26,7 @@ ORDER = [
     "dual",
     "linear",
     "linear.conjugate_gradient",
+    "linear.lapack",
     "linear.cholesky",
     "linear.ell",
     "linear.lanes",

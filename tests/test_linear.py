@@ -7,7 +7,7 @@ import pytest
 
 from jaxsns import implicit, newton_system
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.linear import cholesky, ell
+from jaxsns.linear import cholesky, ell, lapack
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
 
 R = np.random.default_rng(0)
@@ -174,3 +174,37 @@ def test_a_linear_solve_that_went_wrong_is_nan(monkeypatch):
     plan, top, bottom = R.random((6, 9)), R.normal(size=6), R.normal(size=9)
     u, _ = implicit.solve_hessian(*(jnp.asarray(x) for x in (plan, top, bottom)))
     assert np.all(np.isnan(u))
+
+
+def _many_definite(*shape):
+    a = R.normal(size=shape)
+    return a @ np.swapaxes(a, -1, -2) + shape[-1] * np.eye(shape[-1])
+
+
+@pytest.mark.parametrize("n", [3, 20])
+def test_batched_factorisations_and_solves(n):
+    matrix, rhs = _many_definite(2, 3, n, n), R.normal(size=(2, 3, n))
+    factor = np.linalg.cholesky(matrix)
+    each = jax.vmap(jax.vmap(lapack.cholesky_solve))
+    np.testing.assert_allclose(lapack.cholesky(jnp.asarray(matrix)), factor, rtol=1e-12)
+    expected = np.linalg.solve(matrix, rhs[..., None])[..., 0]
+    np.testing.assert_allclose(each(factor, rhs), expected, rtol=1e-10)
+    shared = jax.vmap(jax.vmap(lapack.cholesky_solve, (None, 0)))
+    expected = np.linalg.solve(matrix[:, :1], rhs[..., None])[..., 0]
+    np.testing.assert_allclose(shared(factor[:, 0], rhs), expected, rtol=1e-10)
+    bad = lapack.cholesky(jnp.asarray(matrix).at[1, 2].set(-np.eye(n)))
+    assert np.all(np.isnan(bad[1, 2][np.tril_indices(n)]))
+    assert np.all(np.isfinite(bad[0]))
+
+
+def test_batched_factorisations_at_once_do_not_stand_still():
+    # As plain batches these four stop jaxlib 0.10 for ever on two cores.
+    def run(matrices):
+        factors = [lapack.cholesky(a) for a in matrices]
+        rhs = jnp.ones(matrices.shape[1:3])
+        return [jax.vmap(lapack.cholesky_solve)(x, rhs) for x in factors]
+
+    matrices = _many_definite(4, 64, 60, 60)
+    for x, a in zip(jax.jit(run)(jnp.asarray(matrices)), matrices, strict=True):
+        expected = np.linalg.solve(a, np.ones((64, 60, 1)))[..., 0]
+        np.testing.assert_allclose(x, expected, rtol=1e-10)

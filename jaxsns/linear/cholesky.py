@@ -4,15 +4,12 @@ from collections.abc import Callable
 
 import jax
 
+from jaxsns.linear import lapack
+
 
 def factorise(matrix: jax.Array) -> jax.Array:
     """Lower Cholesky factor [n, n]; NaN where the matrix is not positive definite."""
-    return jax.lax.linalg.cholesky(matrix, symmetrize_input=False)
-
-
-def solve(factor: jax.Array, rhs: jax.Array) -> jax.Array:
-    """Solve L L^T x = rhs, [n]; O(n^2)."""
-    return jax.scipy.linalg.cho_solve((factor, True), rhs)
+    return lapack.cholesky(matrix)
 
 
 def refined_solve(
@@ -26,7 +23,7 @@ def refined_solve(
     Each refinement multiplies the error by about (shift / eigenvalue) in every
     mode: modes well above the shift become exact, modes below it stay damped.
     """
-    x = solve(factor, rhs)
+    x = lapack.cholesky_solve(factor, rhs)
     for _ in range(refinements):
-        x = x + solve(factor, rhs - product(x))
+        x = x + lapack.cholesky_solve(factor, rhs - product(x))
     return x
