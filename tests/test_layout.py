@@ -37,6 +37,7 @@ ORDER = [
     "solvers.sinkhorn",
     "solvers.fixed",
     "solvers.symmetric",
+    "solvers.bregman",
     "solvers.direction",
     "solvers.newton",
     "solvers.sns",
@@ -54,6 +55,10 @@ ORDER = [
     "partial",
     "ragged",
     "divergence",
+    "barycentre_system",
+    "barycentre",
+    "free_barycentre_system",
+    "free_barycentre",
     "",
 ]
 
