@@ -5,8 +5,12 @@
 """
 
 from jaxsns import ragged as ragged
+from jaxsns.barycentre import Barycentre as Barycentre
+from jaxsns.barycentre import fixed_support_barycentre as fixed_support_barycentre
 from jaxsns.divergence import Divergence as Divergence
 from jaxsns.divergence import sinkhorn_divergence as sinkhorn_divergence
+from jaxsns.free_barycentre import FreeBarycentre as FreeBarycentre
+from jaxsns.free_barycentre import free_support_barycentre as free_support_barycentre
 from jaxsns.geometry import Dense as Dense
 from jaxsns.geometry import PointCloud as PointCloud
 from jaxsns.geometry import costs as costs

@@ -16,7 +16,8 @@ SCALES = ("max", "mean", "median", "std")
 DEFAULT_EPSILON = 0.05  # of the standard deviation of the costs
 
 
-def _as_float(name: str, value: Any) -> jax.Array:
+def as_float(name: str, value: Any) -> jax.Array:
+    """Array of real floating-point numbers, or a TypeError with the name."""
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
@@ -34,7 +35,7 @@ def _as_float(name: str, value: Any) -> jax.Array:
 
 def _as_geometry(cost: Any) -> Geometry:
     if isinstance(cost, PointCloud):
-        x, y = _as_float("x", cost.x), _as_float("y", cost.y)
+        x, y = as_float("x", cost.x), as_float("y", cost.y)
         for name, points in (("x", x), ("y", y)):
             if points.ndim != 2:
                 raise ValueError(
@@ -45,7 +46,7 @@ def _as_geometry(cost: Any) -> Geometry:
                 f"x and y must have the same dimension; got x {x.shape} and y {y.shape}"
             )
         return dataclasses.replace(cost, x=x, y=y)
-    matrix = _as_float("cost", cost.cost if isinstance(cost, Dense) else cost)
+    matrix = as_float("cost", cost.cost if isinstance(cost, Dense) else cost)
     # A pair that must not be used: a finite stand-in keeps 0 * inf out of everything.
     matrix = jnp.where(matrix == jnp.inf, forbidden(matrix.dtype), matrix)
     if matrix.ndim != 2:
@@ -59,7 +60,7 @@ def _as_geometry(cost: Any) -> Geometry:
 def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
     if value is None:
         return None
-    masses = _as_float(name, value)
+    masses = as_float(name, value)
     if masses.shape != (size,):
         raise ValueError(
             f"{name} must have shape [{letter}] = [{size}] to match cost "
@@ -98,7 +99,7 @@ def _as_rho(name: str, value: Any, letter: str, size: int, dtype: Any):
     """[size] weights, or None for equality; a number stands for all atoms."""
     if value is None:
         return None
-    rho = _as_float(name, value)
+    rho = as_float(name, value)
     if rho.shape not in ((), (size,)):
         raise ValueError(
             f"{name} must be a scalar or have shape [{letter}] = [{size}]; "
@@ -177,7 +178,7 @@ def make_problem(
             lambda: "relative_to needs an epsilon; got epsilon=None",
         )
         epsilon, relative_to = DEFAULT_EPSILON, "std"
-    epsilon = _as_float("epsilon", epsilon)
+    epsilon = as_float("epsilon", epsilon)
     if epsilon.shape != ():
         raise ValueError(f"epsilon must be a scalar; got shape {epsilon.shape}")
     epsilon = epsilon.astype(dtype)

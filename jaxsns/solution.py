@@ -20,6 +20,23 @@ class NotConvergedError(RuntimeError):
     """Raised by `Solution.raise_if_failed`."""
 
 
+def require_converged(status: jax.Array, error: jax.Array) -> None:
+    """Raise `NotConvergedError` unless every lane converged; outside `jit` only."""
+    if isinstance(status, Tracer):
+        raise TypeError(
+            "raise_if_failed works outside jit only; inside, use solution.converged"
+        )
+    status = np.atleast_1d(np.asarray(status)).ravel()
+    errors = np.atleast_1d(np.asarray(error)).ravel()
+    bad = np.flatnonzero(status != code(Status.CONVERGED))
+    if bad.size:
+        first = bad[0]
+        raise NotConvergedError(
+            f"{bad.size} of {status.size} solves failed; the first (lane {first}) "
+            f"with error {errors[first]:.2e}: {describe(int(status[first]))}"
+        )
+
+
 def _dense_cost(problem: Problem) -> jax.Array:
     return problem.geometry.dense().cost
 
@@ -177,19 +194,7 @@ class Solution:
 
         Outside `jit` only: a traced status cannot raise.
         """
-        if isinstance(self.status, Tracer):
-            raise TypeError(
-                "raise_if_failed works outside jit only; inside, use solution.converged"
-            )
-        status = np.atleast_1d(np.asarray(self.status)).ravel()
-        errors = np.atleast_1d(np.asarray(self.error)).ravel()
-        bad = np.flatnonzero(status != code(Status.CONVERGED))
-        if bad.size:
-            first = bad[0]
-            raise NotConvergedError(
-                f"{bad.size} of {status.size} solves failed; the first (lane {first}) "
-                f"with error {errors[first]:.2e}: {describe(int(status[first]))}"
-            )
+        require_converged(self.status, self.error)
         return self
 
     def __repr__(self) -> str:

@@ -111,3 +111,31 @@ def semi_relaxed_scaling(cost, share, epsilon, gamma, steps=100_000):
         if done:
             break
     return (left[:, None] * kernel * scaling)[:, :-1]
+
+
+def barycentre(costs, masses, weights, epsilon, steps=200_000, tolerance=1e-14):
+    """Masses and potentials by Bregman projections in the log domain, <b, g_k> = 0."""
+    with np.errstate(divide="ignore"):
+        log_masses = np.log(masses)
+    g = np.zeros((len(masses), costs.shape[2]))
+    for _ in range(steps):
+        f = log_masses - logsumexp((g[:, None] - costs) / epsilon, axis=2)
+        sums = logsumexp(f[:, :, None] - costs / epsilon, axis=1)
+        log_b = weights @ sums
+        new = epsilon * (log_b - sums)
+        moved, g = np.abs(new - g).max(), new
+        if moved < tolerance:
+            break
+    b = np.exp(log_b)
+    shift = g @ b / b.sum()
+    return b, epsilon * f + shift[:, None], g - shift[:, None]
+
+
+def support_step(points, masses, y, weights, b, epsilon):
+    """One step of Cuturi and Doucet's fixed point for a support, by `sinkhorn`."""
+    new = np.zeros_like(y)
+    for x, a, w in zip(points, masses, weights, strict=True):
+        cost = ((x[:, None] - y[None]) ** 2).sum(-1)
+        f, g = sinkhorn(cost, a, b, epsilon, sweeps=20_000)
+        new += w * (plan(cost, f, g, epsilon).T @ x) / b[:, None]
+    return new

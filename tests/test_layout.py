@@ -38,6 +38,7 @@ ORDER = [
     "solvers.sinkhorn",
     "solvers.fixed",
     "solvers.symmetric",
+    "solvers.bregman",
     "solvers.direction",
     "solvers.newton",
     "solvers.sns",
@@ -57,6 +58,10 @@ ORDER = [
     "partial",
     "ragged",
     "divergence",
+    "barycentre_system",
+    "barycentre",
+    "free_barycentre_system",
+    "free_barycentre",
     "",
 ]
 
