@@ -1,0 +1,1 @@
+"""OTSurv: patches of a bag are pooled by partial transport to prototypes."""
