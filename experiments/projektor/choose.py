@@ -9,12 +9,7 @@ import numpy as np
 
 from experiments.projektor import model
 from experiments.projektor.data import PILOT, SIZE, Images, Split, revealed
-from experiments.projektor.distance import (
-    Setting,
-    calibrated_gradient,
-    distance,
-    make_setting,
-)
+from experiments.projektor.distance import Setting, evaluate, make_setting
 from experiments.projektor.learner import mean_accuracy
 
 SIZES = (PILOT // 2, PILOT)  # images that the pilots train on
@@ -32,10 +27,13 @@ class Pilot(NamedTuple):
     distances: np.ndarray  # [k]
 
 
-@jax.jit
-def distances(setting: Setting, mixtures: jax.Array):
-    """Distances [k] of mixtures [k, sources], and whether all solves converged."""
-    return jax.vmap(lambda p: distance(setting, p))(mixtures)
+def distances(setting: Setting, mixtures: np.ndarray) -> np.ndarray:
+    """[k] distances of mixtures [k, sources]."""
+    found = [evaluate(setting, jnp.asarray(p)) for p in mixtures]
+    failed = sum(not good for _, _, good in found)
+    if failed:
+        raise RuntimeError(f"{failed} distances failed")
+    return np.array([float(value) for value, _, _ in found])
 
 
 def try_mixtures(split: Split, seed: int) -> Pilot:
@@ -45,9 +43,7 @@ def try_mixtures(split: Split, seed: int) -> Pilot:
     random = np.random.default_rng([seed, 1])
     drawn = random.dirichlet(np.ones(len(sources)), TRIED)
     mixtures = np.stack([model.to_simplex(jnp.asarray(p)) for p in drawn])
-    found, good = distances(setting, jnp.asarray(mixtures))
-    if not good.all():
-        raise RuntimeError(f"{int((~good).sum())} distances failed")
+    found = distances(setting, mixtures)
     accuracy = [
         [
             mean_accuracy(sources, p, size, split.validation, DRAWS, seed)
@@ -55,7 +51,7 @@ def try_mixtures(split: Split, seed: int) -> Pilot:
         ]
         for size in SIZES
     ]
-    return Pilot(setting, sources, mixtures, np.array(accuracy), np.asarray(found))
+    return Pilot(setting, sources, mixtures, np.array(accuracy), found)
 
 
 def fitted(pilot: Pilot, form: str) -> model.Scaling:
@@ -68,59 +64,46 @@ def fitted(pilot: Pilot, form: str) -> model.Scaling:
 def predictions(pilot: Pilot, form: str, mixtures, found, size: int) -> np.ndarray:
     """[k] accuracies of mixtures with distances `found` [k]."""
     scaling, terms = fitted(pilot, form), jax.vmap(model.FORMS[form])
-    rows, size = terms(mixtures, found), jnp.asarray(float(size))
+    rows = terms(jnp.asarray(mixtures), jnp.asarray(found))
+    size = jnp.asarray(float(size))
     return np.asarray(jax.vmap(lambda row: model.predict(scaling, row, size))(rows))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _up(form, setting, scaling, start, size):
-    def score(p):
-        row = model.FORMS[form](p, distance(setting, p)[0])
-        return model.predict(scaling, row, size)
-
-    return model.ascend(score, start)
-
-
-@jax.jit
-def _nearest(setting, start):
-    return model.ascend(lambda p: -distance(setting, p)[0], start)
 
 
 def choices(split: Split, pilot: Pilot, seed: int) -> dict[str, Any]:
     """Name -> mixture. All but the first look at revealed and validation images."""
     count = len(pilot.sources)
     equal = jnp.full((count,), 1 / count)
-    size = jnp.asarray(float(SIZE))
     alone = [
         mean_accuracy(pilot.sources, p, SIZES[1], split.validation, 1, seed)
         for p in np.eye(count)
     ]
-    paths = {
-        "least distance": _nearest(pilot.setting, equal),
-        **{
-            form: _up(form, pilot.setting, fitted(pilot, form), equal, size)
-            for form in ("shares alone", "projektor")
-        },
-    }
+    look = functools.partial(evaluate, pilot.setting)
+
+    def top(form: str) -> np.ndarray:
+        scaling = fitted(pilot, form)
+        slope = model.slope_of(scaling, model.FORMS[form], float(SIZE), look)
+        return model.ascend(slope, equal)
+
     best = int(np.argmax(pilot.accuracy[1]))
     return {
         "equal shares": np.asarray(equal),
         "best source alone": np.eye(count)[int(np.argmax(alone))],
         "best of the tried": pilot.mixtures[best],
-        **{name: np.asarray(path[-1]) for name, path in paths.items()},
+        "least distance": model.ascend(lambda p: -look(p)[1], equal),
+        "shares alone": top("shares alone"),
+        "projektor": top("projektor"),
     }
 
 
-def gradient_error(setting: Setting, p: jax.Array, step: float = 1e-4) -> float:
+def gradient_error(setting: Setting, p: np.ndarray, step: float = 1e-4) -> float:
     """Largest difference of the calibrated gradient from re-weighted mixtures.
 
     Relative to the largest entry. Central differences: share i is moved, the others
     keep their proportions.
     """
-    found = np.asarray(calibrated_gradient(setting, p))
-    unit = jnp.eye(p.shape[0])
-    along = (unit - p[None, :]) / (1 - p)[:, None]
-    moved = jnp.concatenate([p[None, :] + step * along, p[None, :] - step * along])
-    up, down = np.split(np.asarray(distances(setting, moved)[0]), 2)
+    found = np.asarray(evaluate(setting, jnp.asarray(p))[1])
+    along = (np.eye(p.size) - p[None, :]) / (1 - p)[:, None]
+    up = distances(setting, p[None, :] + step * along)
+    down = distances(setting, p[None, :] - step * along)
     wanted = (up - down) / (2 * step)
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())

@@ -27,7 +27,7 @@ class Setting(NamedTuple):
 
     cross: jax.Array  # [n, m] costs, sources to target
     own: jax.Array  # [n, n] costs among the sources
-    target: jax.Array  # [m, m] costs in the target
+    base: jax.Array  # [] half the transport cost of the target to itself
     member: jax.Array  # [sources, n] 1 / n_i where an image is of source i
     epsilon: jax.Array  # [] in units of cost
 
@@ -91,8 +91,11 @@ def make_setting(sources: Sequence[Images], target: Images) -> Setting:
     cross = cost(x, y, of_x, of_y)
     sizes = [len(images.labels) for images in sources]
     member = np.repeat(np.eye(len(sizes)) / np.array(sizes)[:, None], sizes, axis=1)
-    parts = cross, cost(x, x, of_x, of_x), cost(y, y, of_y, of_y), member
-    return Setting(*map(jnp.asarray, parts), jnp.asarray(EPSILON * cross.mean()))
+    epsilon = EPSILON * cross.mean()
+    uniform = np.full(len(y), 1 / len(y))
+    own = _self_distance(cost(y, y, of_y, of_y), uniform, epsilon).raise_if_failed()
+    parts = cross, cost(x, x, of_x, of_x), own.value / 2, member, epsilon
+    return Setting(*map(jnp.asarray, parts))
 
 
 def weights(setting: Setting, p: jax.Array) -> jax.Array:
@@ -100,20 +103,25 @@ def weights(setting: Setting, p: jax.Array) -> jax.Array:
     return p @ setting.member
 
 
-def _solutions(setting: Setting, p: jax.Array):
+def _self_distance(cost, mass, epsilon) -> jaxsns.Solution:
+    options = {"epsilon": epsilon, "tolerance": TOLERANCE}
+    return jaxsns.solve(cost, mass, mass, method="symmetric", **options)
+
+
+def distance(setting: Setting, p: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Distance of the mixture p from the target.
+
+    Returns:
+      ([] distance, [n] its derivative in the mass of each image up to a constant,
+      [] bool: all solves converged). The derivative is what the potentials are.
+    """
     a = weights(setting, p)
-    options = {"epsilon": setting.epsilon, "tolerance": TOLERANCE}
-    ab = jaxsns.solve(setting.cross, a, **options)
-    aa = jaxsns.solve(setting.own, a, a, method="symmetric", **options)
-    bb = jaxsns.solve(setting.target, method="symmetric", **options)
-    return ab, aa, bb
-
-
-def distance(setting: Setting, p: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[] distance of the mixture p from the target, and if all solves converged."""
-    ab, aa, bb = _solutions(setting, p)
-    good = ab.converged & aa.converged & bb.converged
-    return ab.value - (aa.value + bb.value) / 2, good
+    ab = jaxsns.solve(setting.cross, a, epsilon=setting.epsilon, tolerance=TOLERANCE)
+    aa = _self_distance(setting.own, a, setting.epsilon)
+    # d OT(a, a) / 2 is half of both potentials, which are equal.
+    potential = ab.f - (aa.f + aa.g) / 2
+    good = ab.converged & aa.converged
+    return ab.value - aa.value / 2 - setting.base, potential, good
 
 
 def calibrate(slope: jax.Array, p: jax.Array) -> jax.Array:
@@ -125,13 +133,13 @@ def calibrate(slope: jax.Array, p: jax.Array) -> jax.Array:
     return (slope - jnp.dot(p, slope)) / (1 - p)
 
 
-def calibrated_gradient(setting: Setting, p: jax.Array) -> jax.Array:
-    """[sources] calibrated gradient of `distance`, from potentials: no solve more.
+@jax.jit
+def evaluate(setting: Setting, p: jax.Array):
+    """([] distance, [sources] calibrated gradient, [] bool: all solves converged).
 
-    Mean potential of the images of source i less that of all other images, weighted
-    as they are in the mixture; a constant added to the potentials cancels. All shares
-    must be positive and below 1.
+    The gradient is the mean potential of the images of source i less that of all
+    other images, weighted as they are in the mixture; a constant added to the
+    potentials cancels. It costs no solve. It asks for shares between 0 and 1.
     """
-    ab, aa, _ = _solutions(setting, p)
-    # d OT(a, a) / 2 is half of both potentials, which are equal.
-    return calibrate(setting.member @ (ab.f - (aa.f + aa.g) / 2), p)
+    value, potential, good = distance(setting, p)
+    return value, calibrate(setting.member @ potential, p), good

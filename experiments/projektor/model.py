@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.projektor.distance import calibrate
 
-RATE, DECAY, STEPS = 0.5, 0.9, 40  # of the ascent
+STEP, DECAY, STEPS = 0.1, 0.9, 40  # of the ascent; ten steps long in all
 LOWEST = 0.01  # share that every source keeps, so that its images have potentials
 
 
@@ -65,6 +65,7 @@ def predict(scaling: Scaling, row: jax.Array, size: jax.Array) -> jax.Array:
     return project(row @ scaling.small, row @ scaling.large, scaling.sizes, size)
 
 
+@jax.jit
 def to_simplex(p: jax.Array) -> jax.Array:
     """Nearest shares that sum to one and are at least LOWEST."""
     n = p.shape[0]
@@ -76,14 +77,37 @@ def to_simplex(p: jax.Array) -> jax.Array:
     return LOWEST + jnp.maximum(p - LOWEST - excess[last], 0)
 
 
-def ascend(score: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:
-    """[STEPS + 1, sources] mixtures on the way up along the calibrated gradient."""
+Slope = Callable[[jax.Array], jax.Array]
 
-    def step(p, number):
-        slope = calibrate(jax.grad(score)(p), p)
-        p = to_simplex(p + RATE * DECAY**number * slope)
-        return p, p
 
-    number = jnp.arange(STEPS, dtype=start.dtype)
-    _, path = jax.lax.scan(step, start, number)
-    return jnp.concatenate([start[None, :], path])
+def slope_of(
+    scaling: Scaling, form: Callable, size: float, evaluate: Callable
+) -> Slope:
+    """Calibrated gradient of the predicted accuracy at `size`, as a function of p.
+
+    evaluate: p -> the distance, its calibrated gradient, and whether both are right.
+    """
+
+    @jax.jit
+    def parts(p, distance):
+        def predicted(p, distance):
+            return predict(scaling, form(p, distance), jnp.asarray(size))
+
+        return jax.grad(predicted, argnums=(0, 1))(p, distance)
+
+    def slope(p):
+        distance, gradient, _ = evaluate(p)
+        by_share, by_distance = parts(p, distance)
+        return calibrate(by_share, p) + by_distance * gradient
+
+    return slope
+
+
+def ascend(slope: Slope, start: jax.Array) -> np.ndarray:
+    """[sources] mixture that is reached along a calibrated gradient."""
+    p = start
+    for number in range(STEPS):
+        up = slope(p)
+        # A length in shares, so that the unit of what is climbed does not matter.
+        p = to_simplex(p + STEP * DECAY**number * up / jnp.max(jnp.abs(up)))
+    return np.asarray(p)

@@ -64,9 +64,24 @@ def answer(results: dict[str, Any]) -> str:
     """Say what the tables show."""
     worst = max(max(run["gradient errors"]) for run in results["runs"])
     names = [n for n in results["runs"][0]["choices"] if n != "projektor"]
+    means = {
+        n: 100 * column(results, "choices", n, "accuracy").mean()
+        for n in results["runs"][0]["choices"]
+    }
+    top = means.pop("best on the grid")
+    best = max(means, key=means.get)
+    errors = {
+        n: 100 * column(results, "predictions", n, "error").mean()
+        for n in results["runs"][0]["predictions"]
+    }
+    nearest = min(errors, key=errors.get)
     lines = [
-        f"The calibrated gradient agrees with finite differences of the distance to "
-        f"{worst:.1e} at worst. The mixture that projektor chooses, accuracy after "
+        f"The best choice is {best}: {means[best]:.1f} %, where the best mixture of\n"
+        f"a grid has {top:.1f} %; projektor: {means['projektor']:.1f} %. The best\n"
+        f"prediction is {nearest}, off by {errors[nearest]:.1f} points; projektor: "
+        f"{errors['projektor']:.1f}.\n",
+        f"The calibrated gradient agrees with finite differences of the distance to\n"
+        f"{worst:.1e} at worst. The mixture that projektor chooses, accuracy after\n"
         f"training on {results['size']} images:\n",
         *(against(results, name) for name in names),
     ]
@@ -127,7 +142,9 @@ calibrated gradient is
 
     dOT / dp_i = mean of f over source i - weighted mean of f over the other sources
 
-and the ascent is p + {results["rate"]:g} * 0.9^t * gradient, kept on the simplex.
+and the ascent, from equal shares, is p + {results["step"]:g} * 0.9^t * gradient / its
+largest entry, kept on the simplex. (The paper does not normalise; then each of the
+functions that are climbed here would need its own rate.)
 
 The paper's sources have thousands of images and its learners are deep networks; these
 are small, so its figures cannot be compared with ours.
@@ -153,7 +170,8 @@ def _triangle(figure, axis, mixtures, values, title, unit, marks, sources) -> No
         _corners(np.eye(3)), sources, ("top", "top", "bottom"), strict=True
     ):
         axis.annotate(name, place, ha="center", va=side, annotation_clip=False)
-    axis.set(title=title, aspect="equal")
+    axis.set_title(title, pad=18)
+    axis.set_aspect("equal")
     axis.axis("off")
 
 
@@ -185,7 +203,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
     axes[3].set_yticks(range(len(names)), names)
     axes[3].invert_yaxis()
     axes[3].set(title=f"all {len(results['runs'])} seeds", xlabel="test accuracy / %")
-    axes[3].set_xlim(left=40)
+    axes[3].set_xlim(0, 100)
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=7
     )

@@ -13,7 +13,7 @@ import optax
 
 from experiments.sp2ot import labels
 
-TEMPERATURE = 0.1  # of cosines
+TEMPERATURE = 0.2  # of cosines
 ROUNDS = 60  # of labelling; the share rises along them
 STEPS = 10  # of Adam a round
 RATE = 0.02

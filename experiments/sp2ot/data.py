@@ -6,12 +6,15 @@ import numpy as np
 
 DATA = Path(__file__).parent.parent / "data" / "digits.npz"
 CLASSES = 10
-LARGEST = 160  # images of the commonest class
+IMAGES = 480  # whatever the imbalance, so that all have one shape
 
 
 def class_sizes(imbalance: float) -> np.ndarray:
-    """[10] images of each class, from LARGEST down to LARGEST / imbalance."""
-    return np.round(LARGEST * imbalance ** -np.linspace(0, 1, CLASSES)).astype(int)
+    """[10] images of each class, the first `imbalance` times the last."""
+    exact = imbalance ** -np.linspace(0, 1, CLASSES)
+    exact *= IMAGES / exact.sum()
+    ends = np.round(np.cumsum(exact)).astype(int)
+    return np.diff(ends, prepend=0)
 
 
 def load(seed: int, imbalance: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""k-means: the usual baseline, and where all heads start."""
+"""k-means, the usual baseline; its first guess is where all heads start."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def seeds(points: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray
     return centres
 
 
-def _lloyd(points: np.ndarray, centres: np.ndarray, steps: int):
+def _lloyd(points: np.ndarray, centres: np.ndarray, steps: int = 300):
     found = _squared(points, centres).argmin(1)
     for _ in range(steps):
         members = [points[found == j] for j in range(len(centres))]
@@ -30,12 +30,11 @@ def _lloyd(points: np.ndarray, centres: np.ndarray, steps: int):
         if np.array_equal(new, found):
             break
         found = new
-    return found, centres, _squared(points, centres).min(1).sum()
+    return found, _squared(points, centres).min(1).sum()
 
 
-def kmeans(points: np.ndarray, k: int, seed: int, restarts: int = 10, steps: int = 300):
-    """Clusters [n] and centres [k, d] of the best of some restarts."""
+def kmeans(points: np.ndarray, k: int, seed: int, restarts: int = 10) -> np.ndarray:
+    """Clusters [n] of the best of some restarts."""
     random = np.random.default_rng([seed, 7])
-    tried = [_lloyd(points, seeds(points, k, random), steps) for _ in range(restarts)]
-    found, centres, _ = min(tried, key=lambda run: run[2])
-    return found, centres
+    tried = [_lloyd(points, seeds(points, k, random)) for _ in range(restarts)]
+    return min(tried, key=lambda run: run[1])[0]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jaxsns
 
 EPSILON = 0.1  # of -log p, as published
-GAMMA = 1.0  # weight of KL(cluster sizes | uniform), as published
+GAMMA = 0.3  # weight of KL(cluster sizes | uniform); published: 1
 TOLERANCE = 1e-8  # of a solve
 MOVED = 1e-6  # of the labels between two steps, at which they end; as published
 

@@ -82,7 +82,7 @@ def answer(results: dict[str, Any]) -> str:
         named = ", ".join(f"{score} by {method}" for score, method in best.items())
         lines.append(f"- Imbalance {imbalance:g}: best {named}.")
         lines += [
-            "  " + compared(results, imbalance, other)
+            "  - " + compared(results, imbalance, other)
             for other in results["methods"]
             if other != "SP2OT"
         ]
@@ -91,7 +91,10 @@ def answer(results: dict[str, Any]) -> str:
 
 def write_readme(path: Path, results: dict[str, Any]) -> None:
     """Write the README; its numbers are those of this run."""
-    few, many = results["sizes"]
+    pairs = zip(results["imbalances"], results["sizes"], strict=True)
+    sizes = "; ".join(
+        f"{low} to {high} images (imbalance {i:g})" for i, (low, high) in pairs
+    )
     path.write_text(f"""# SP2OT: clustering long-tailed data by partial transport
 
 **Question.** Pseudo-labels for a clustering head come from transport of images to
@@ -119,21 +122,28 @@ its mean over classes, in which rare digits count as much as common ones.
 
 ## Setting
 
-scikit-learn's digits, {few} to {many} images; features are the pixels, centred and of
-length 1. The head is a cosine classifier with ten prototypes. All heads start at the
-centres that k-means found, so that a row shows what its labels do to k-means.
-{results["rounds"]} rounds of labels, ten steps of Adam each.
+scikit-learn's digits, {results["images"]} of them, in a class
+{sizes}.
+Features are the pixels, centred and of length 1. The head is a cosine classifier with
+ten prototypes and temperature 0.2, {results["rounds"]} rounds of labels, ten steps of
+Adam each. All heads start at the same images, drawn far apart as k-means++ does;
+k-means has ten such starts and keeps the best.
 
 - **balanced OT**: rows 1 / n, columns 1 / 10, both exact: `jaxsns.solve`.
-- **unbalanced OT**: columns with a KL penalty of weight 1, all images labelled.
+- **unbalanced OT**: columns with a KL penalty of weight 0.3, all images labelled.
 - **P2OT**: the same with a share of the images, from 0.1 to 1:
-  `jaxsns.solve_partial(cost, share=share, epsilon=0.1, rho_b=1.0)`.
+  `jaxsns.solve_partial(cost, share=share, epsilon=0.1, rho_b=0.3)`.
 - **SP2OT**: minus `weight <S, Q Q^T>`, by majorise-minimise, each step one such call
   with cost `C - 2 weight S Q`, at most {results["limit"]} steps. S is a graph of 20
   nearest neighbours; its diagonal is raised until it is positive semi-definite, without
-  which a step need not descend. The weight falls with the share as published; its scale
-  ({results["strength"]:g} cost units where all neighbours agree) was chosen on
-  seeds that are not among those reported.
+  which a step need not descend. The weight falls as the
+  share rises, as published: {results["strength"]:g} (1 - share) in units of -log p
+  where all neighbours agree.
+
+Temperature, the weight of KL (published: 1) and the strength of the reward were chosen
+for SP2OT, among some twenty settings on four other draws of 655 images at imbalance 10.
+P2OT was at its best there with another temperature, by 3 points of accuracy: the
+comparison is kind to SP2OT.
 
 The papers fine-tune a pre-trained vision transformer with augmented views; here
 features are fixed, so the figures are not theirs.
@@ -162,7 +172,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         axis.set_xticks(x, [f"{i:g}" for i in results["imbalances"]])
         axis.set(title=score, xlabel="imbalance: largest over smallest class")
         axis.set_ylabel(f"{score} / %")
-        axis.set_ylim(30, 100)
+        axis.set_ylim(0, 100)
     shown = results["shown imbalance"]
     for number, method in enumerate(results["methods"]):
         lines = [
@@ -175,8 +185,8 @@ def draw(path: Path, results: dict[str, Any]) -> None:
         if lines:
             mean = 100 * np.mean(lines, axis=0)
             axes[3].plot(mean, color=f"C{number}")
-    axes[3].set(title=f"mean accuracy on the way, imbalance {shown:g}")
-    axes[3].set(xlabel="round of labelling / count", ylabel="accuracy / %")
+    axes[3].set(title=f"on the way, imbalance {shown:g}")
+    axes[3].set(xlabel="round of labelling / count", ylabel="mean accuracy / %")
     axes[3].grid(alpha=0.3)
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5
