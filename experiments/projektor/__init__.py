@@ -1,0 +1,1 @@
+"""How well would a mixture of data sources train a model? Asked of small samples."""

@@ -1,0 +1,1 @@
+"""Clustering of long-tailed data with pseudo-labels from partial transport."""
