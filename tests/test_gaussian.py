@@ -77,9 +77,9 @@ def test_root_takes_leading_dimensions_and_solves_lyapunov():
 
 def test_root_has_right_derivatives_of_three_orders():
     weight = jnp.asarray(U)
-    f = lambda a: jnp.sum(weight * sqrtm(a))
+    f = jax.jit(lambda a: jnp.sum(weight * sqrtm(a)))
     check_grads(f, (jnp.asarray(A),), order=3, modes=("fwd", "rev"), rtol=1e-5)
-    both = lambda a, c: jnp.sum(weight * lyapunov(a, c))
+    both = jax.jit(lambda a, c: jnp.sum(weight * lyapunov(a, c)))
     check_grads(both, (jnp.asarray(A), jnp.asarray(V)), order=2, rtol=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_root_derivatives_at_equal_eigenvalues():
     # (1 + x)^1/2 = 1 + x/2 - x^2/8 + x^3/16, for a matrix x as well.
     f = lambda t: jnp.sum(jnp.asarray(U) * sqrtm(jnp.asarray(EYE) + t * V))
     first = jax.grad(f)
-    second, third = jax.grad(first), jax.grad(jax.grad(first))
+    second, third = jax.jit(jax.grad(first)), jax.jit(jax.grad(jax.grad(first)))
     np.testing.assert_allclose(first(0.0), np.sum(U * V) / 2, rtol=1e-14)
     np.testing.assert_allclose(second(0.0), -np.sum(U * (V @ V)) / 4, rtol=1e-13)
     np.testing.assert_allclose(third(0.0), np.sum(U * (V @ V @ V)) * 3 / 8, rtol=1e-13)
@@ -114,7 +114,7 @@ def test_root_derivative_is_bounded_at_zero_eigenvalues(rank):
     factor = np.divide(1, sums, out=np.zeros_like(sums), where=sums > 0)
     expected = q @ ((q.T @ U @ q) * factor) @ q.T
     np.testing.assert_allclose(gradient, expected, atol=1e-6)
-    assert np.all(np.isfinite(jax.hessian(f)(jnp.asarray(a))))
+    assert np.all(np.isfinite(jax.jit(jax.hessian(f))(jnp.asarray(a))))
 
 
 def test_root_of_bad_matrices_is_nan():
@@ -223,7 +223,9 @@ def test_distance_is_zero_with_zero_gradient_at_equality():
     for a in (A, EYE):
         f = lambda t, a=a: gaussian.bures(jnp.asarray(a) + t * V, a)
         expected = np.sum(scipy.linalg.solve_sylvester(a, a, V) * V)
-        np.testing.assert_allclose(jax.grad(jax.grad(f))(0.0), expected, rtol=1e-12)
+        np.testing.assert_allclose(
+            jax.jit(jax.grad(jax.grad(f)))(0.0), expected, rtol=1e-12
+        )
     # No cancellation: a change of 1e-9 has a squared distance of 1e-18.
     got = gaussian.bures(A, A + 1e-9 * V)
     expected = 1e-18 * np.sum(scipy.linalg.solve_sylvester(A, A, V) * V) / 2
@@ -240,7 +242,7 @@ def test_derivatives_at_tiny_and_zero_eigenvalues():
         gradient = jax.grad(gaussian.bures, which)(jnp.asarray(a), jnp.asarray(b))
         expected = [0, 0.5, 1, 1] if which == 0 else [0, -1, 1, 1]
         np.testing.assert_allclose(q.T @ gradient @ q, np.diag(expected), atol=1e-7)
-        f = jax.hessian(gaussian.bures, which)
+        f = jax.jit(jax.hessian(gaussian.bures, which))
         assert np.all(np.isfinite(f(jnp.asarray(a), jnp.asarray(b))))
 
 
