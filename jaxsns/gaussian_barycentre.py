@@ -93,6 +93,10 @@ def _run(
     covs: jax.Array, weights: jax.Array, tolerance: jax.Array, max_steps: jax.Array
 ) -> _State:
     """Iterate from the arithmetic mean until a step is short; no derivative."""
+    # In units of the largest entry no square overflows, or vanishes and looks small.
+    scale = jnp.max(jnp.abs(covs))
+    scale = jnp.where(scale > 0, scale, 1)
+    covs = covs / scale
     roots = clipped_root(covs)
 
     def update(s: _State) -> _State:
@@ -113,7 +117,8 @@ def _run(
     start = clipped_root(jnp.sum(weights[:, None, None] * covs, axis=0))
     infinite = jnp.asarray(jnp.inf, covs.dtype)
     first = _State(start, infinite, jnp.asarray(0, jnp.int32))
-    return jax.lax.while_loop(running, update, first)
+    end = jax.lax.while_loop(running, update, first)
+    return end._replace(factor=jnp.sqrt(scale) * end.factor)
 
 
 def _number(name: str, value: Any, dtype: Any, least: float) -> jax.Array:
@@ -192,7 +197,7 @@ def barycentre(
     )
     matrix = _attach(covs, weights, matmul(end.factor, end.factor.T))
     matrix = covariances.colour(factor, symmetric_part(matrix))
-    finite = jnp.all(jnp.isfinite(matrix))
+    finite = jnp.all(jnp.isfinite(matrix)) & ~jnp.isnan(end.residual)
     fine = jnp.where(
         end.residual <= tolerance, code(Status.CONVERGED), code(Status.MAX_STEPS)
     )

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from jax.test_util import check_grads
 
 from jaxsns import Status, gaussian, gaussian_barycentre
 from jaxsns.linear.matrix_root import lyapunov, sqrtm
@@ -56,6 +55,27 @@ def _whitened(*matrices):
     return [inverse @ a @ inverse for a in matrices]
 
 
+def _check_derivatives(f, rtol=1e-8):
+    """Compare derivatives of f(t), a vector, with differences; one compilation."""
+
+    @jax.jit
+    def at(t):
+        forward, reverse = jax.jacfwd(f), jax.jacrev(f)
+        second = jax.jacrev(forward)(t), jax.jacfwd(reverse)(t)
+        return f(t), forward(t), reverse(t), *second
+
+    h = 2e-4
+    near, far = [[at(s * k * h) for s in (-1, 1)] for k in (1, 2)]
+    got = at(0.0)
+    for order, kinds in ((0, (1, 2)), (1, (3, 4))):
+        # Central differences of fourth order.
+        slopes = [(right[order] - left[order]) / (2 * h) for left, right in (near, far)]
+        expected = (4 * slopes[0] - slopes[1] / 2) / 3
+        scale = np.abs(expected).max()
+        for kind in kinds:
+            np.testing.assert_allclose(got[kind], expected, atol=rtol * scale)
+
+
 # Square root and Lyapunov equation.
 
 
@@ -75,12 +95,15 @@ def test_root_takes_leading_dimensions_and_solves_lyapunov():
     np.testing.assert_allclose(lyapunov(X, jnp.asarray(c)), expected, atol=1e-13)
 
 
-def test_root_has_right_derivatives_of_three_orders():
+def test_root_and_lyapunov_derivatives_match_finite_differences():
     weight = jnp.asarray(U)
-    f = jax.jit(lambda a: jnp.sum(weight * sqrtm(a)))
-    check_grads(f, (jnp.asarray(A),), order=3, modes=("fwd", "rev"), rtol=1e-5)
-    both = jax.jit(lambda a, c: jnp.sum(weight * lyapunov(a, c)))
-    check_grads(both, (jnp.asarray(A), jnp.asarray(V)), order=2, rtol=1e-5)
+
+    def f(t):
+        a = jnp.asarray(A) + t * V
+        sums = [weight * sqrtm(a), weight * lyapunov(a, jnp.sin(t) * M + B)]
+        return jnp.sum(jnp.stack(sums), axis=(1, 2))
+
+    _check_derivatives(f)
 
 
 def test_root_derivatives_at_equal_eigenvalues():
@@ -197,20 +220,20 @@ def test_geodesic_has_constant_speed_and_logarithm_inverts_exponential():
 @pytest.mark.parametrize("metric", [None, M])
 def test_derivatives_match_finite_differences(metric):
     weight = jnp.asarray(U)
-    for function in (
-        gaussian.bures,
-        lambda *a, **k: jnp.sum(weight * gaussian.optimal_map(*a, **k)),
-        lambda *a, **k: jnp.sum(weight * gaussian.geodesic(*a, 0.3, **k)),
-        lambda *a, **k: jnp.sum(weight * gaussian.logarithm(*a, **k)),
-        lambda *a, **k: jnp.sum(weight * gaussian.exponential(*a, **k)),
-    ):
-        if metric is None:
-            f, point = jax.jit(function), (A, B)
-        else:
-            f, point = jax.jit(lambda a, m, g=function: g(a, B, metric=m)), (A, M)
-        # Only the symmetric part counts, but asymmetric input is refused.
-        g = lambda *x, f=f: f(*[(y + y.T) / 2 for y in x])
-        check_grads(g, tuple(map(jnp.asarray, point)), order=2, rtol=1e-5)
+
+    def f(t):
+        a, b = jnp.asarray(A) + t * V, jnp.asarray(B) + jnp.sin(t) * U
+        rest = {} if metric is None else {"metric": metric + t * (V @ V)}
+        matrices = (
+            gaussian.optimal_map(a, b, **rest),
+            gaussian.geodesic(a, b, 0.3 + t, **rest),
+            gaussian.logarithm(a, b, **rest),
+            gaussian.exponential(a, b, **rest),
+        )
+        values = [jnp.sum(weight * x) for x in matrices]
+        return jnp.stack([gaussian.bures(a, b, **rest), *values])
+
+    _check_derivatives(f)
 
 
 def test_distance_is_zero_with_zero_gradient_at_equality():
@@ -290,17 +313,18 @@ def test_barycentre_of_commuting_matrices_and_of_two():
 
 
 def test_barycentre_derivatives_match_finite_differences():
-    weight = jnp.asarray(U)
+    changes = np.stack([V, U, V @ V])
 
-    @jax.jit
-    def f(x, w, m):
-        x, m = (x + x.mT) / 2, (m + m.T) / 2
-        end = gaussian.barycentre(x, w, metric=m, tolerance=1e-14)
-        return jnp.sum(weight * end.matrix)
+    def f(t):
+        end = gaussian.barycentre(
+            jnp.asarray(X) + t * changes,
+            jnp.asarray(W) + t * jnp.asarray([1.0, -2.0, 3.0]),
+            metric=jnp.asarray(M) + t * U,
+            tolerance=1e-14,
+        )
+        return jnp.ravel(end.matrix)
 
-    point = tuple(map(jnp.asarray, (X, W, M)))
-    # Measured 3e-8: the differences of second derivatives are the coarser side.
-    check_grads(f, point, order=2, modes=("fwd", "rev"), rtol=1e-6, atol=1e-6)
+    _check_derivatives(f)
 
 
 def test_barycentre_derivative_in_closed_form_at_equal_eigenvalues():
@@ -308,9 +332,11 @@ def test_barycentre_derivative_in_closed_form_at_equal_eigenvalues():
     f = lambda w: jnp.trace(gaussian.barycentre(covs, w).matrix) / 4
     root = W @ [1, 2, 3]  # with weights divided by their total
     expected = 2 * root * (np.array([1, 2, 3]) - root)
-    np.testing.assert_allclose(jax.grad(f)(jnp.asarray(W)), expected, rtol=1e-12)
-    np.testing.assert_allclose(jax.jacfwd(f)(jnp.asarray(W)), expected, rtol=1e-12)
-    change = lambda t: jnp.trace(gaussian.barycentre(covs + t * V, W).matrix @ U)
+    for mode in (jax.grad, jax.jacfwd):
+        got = jax.jit(mode(f))(jnp.asarray(W))
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+    along = lambda t: gaussian.barycentre(covs + t * V[None], W).matrix
+    change = jax.jit(lambda t: jnp.trace(along(t) @ U))
     expected = sum(w * root / k for w, k in zip(W, (1, 2, 3), strict=True))
     np.testing.assert_allclose(jax.grad(change)(0.0), expected * np.sum(U * V))
 
@@ -321,9 +347,9 @@ def test_barycentre_derivative_of_ill_conditioned_matrices():
     covs = half @ X @ half
     f = jax.jit(lambda x: jnp.log(gaussian.barycentre(x, W).matrix[3, 3]))
     change = half @ V @ half
-    slope = jnp.sum(jax.grad(f)(jnp.asarray(covs)) * change)
+    slope = jnp.sum(jax.grad(f)(jnp.asarray(covs)) * change[None])
     h = 1e-5
-    expected = (f(covs + h * change) - f(covs - h * change)) / (2 * h)
+    expected = (f(covs + h * change[None]) - f(covs - h * change[None])) / (2 * h)
     np.testing.assert_allclose(slope, expected, rtol=1e-6)
 
 
@@ -344,8 +370,20 @@ def test_barycentre_under_vmap_has_a_status_a_lane():
     assert np.all(np.isnan(end.matrix[2:]))
     short = gaussian.barycentre(X, W, max_steps=2)
     assert (int(short.steps), int(short.status)) == (2, Status.MAX_STEPS)
-    huge = gaussian.barycentre(1e308 * X, W)
-    assert int(huge.status) == Status.NONFINITE
+
+
+def test_barycentre_at_any_scale():
+    unit = gaussian.barycentre(X, W)
+    for scale in (1e-305, 1e305):
+        end = gaussian.barycentre(scale * X, W)
+        assert bool(end.converged)
+        assert int(end.steps) == int(unit.steps)
+        np.testing.assert_allclose(end.matrix / scale, unit.matrix, rtol=1e-12)
+    # An overflow on the way back: the metric takes the matrices to 1e310.
+    large = 1e200 * X
+    overflow = jax.jit(lambda m: gaussian.barycentre(large, W, metric=m))(1e-110 * EYE)
+    assert int(overflow.status) == Status.NONFINITE
+    assert np.all(np.isnan(overflow.matrix))
 
 
 def test_barycentre_tolerance_and_limit_are_data():

@@ -20,7 +20,7 @@ from jaxsns.numerics import matmul, unit_roundoff
 
 def symmetric_part(a: jax.Array) -> jax.Array:
     """[..., d, d] mean of a matrix and its transpose."""
-    return (a + a.mT) / 2
+    return a / 2 + a.mT / 2  # in this order it does not overflow
 
 
 def resolution(a: jax.Array) -> float:
