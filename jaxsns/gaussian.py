@@ -13,7 +13,8 @@ generalised Bures-Wasserstein metric).
 
 Bad shapes and types raise. Covariances must be finite, symmetric and positive
 semidefinite up to 64 d roundoffs: concrete ones that are not raise ValueError, traced
-ones make the result NaN. The check of a traced matrix is one `eigvalsh`.
+ones make the result NaN. The check of a traced matrix is one
+eigendecomposition.
 
 Sources: Bhatia, Jain and Lim, Expositiones Mathematicae 37 (2019); Han et al.,
 "Learning with symmetric positive definite matrices via generalized Bures-Wasserstein

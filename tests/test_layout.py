@@ -26,6 +26,7 @@ ORDER = [
     "linear.cholesky",
     "linear.ell",
     "linear.lanes",
+    "linear.lapack",
     "linear.matrix_root",
     "linear.riccati",
     "covariances",

@@ -1,8 +1,8 @@
 """Batch normalisation on symmetric positive definite matrices, two geometries.
 
 A layer takes a batch [n, k, k], parameters and running statistics, and returns the
-normalised batch and new statistics. Mean and variance of the batch are constants for
-the gradient, as in the paper.
+normalised batch and new statistics. The mean of the batch is a constant for the
+gradient, as in the paper.
 Source: arXiv 2504.00660 (GBWBN); log-Euclidean: Arsigny et al. (2006).
 """
 
@@ -61,13 +61,21 @@ def log_euclidean(x: jax.Array, bias: jax.Array, scale: jax.Array, running, trai
     used = batch if train else running
     factor = scale / jnp.sqrt(used.variance + SMALL)
     result = factor * (logs - used.mean[None]) + jnp.diag(bias)[None]
-    return result, jax.tree.map(_advance, running, batch)
+    new = jax.tree.map(_advance, running, batch)
+    return result, jax.lax.stop_gradient(new)
 
 
-def bures_mean(x: jax.Array) -> jax.Array:
-    """[k, k] mean of [n, k, k] by one step from the arithmetic mean, no gradient."""
-    x = jax.lax.stop_gradient(x)
-    return jax.lax.stop_gradient(gaussian.barycentre(x, max_steps=1).matrix)
+def to_identity(mean: jax.Array, tangents: jax.Array) -> jax.Array:
+    """[n, k, k] tangents at `mean` carried to the identity by parallel transport.
+
+    In the eigenbasis it multiplies by (2 / (x_i + x_j))^1/2, so its inverse is the
+    root of the operator V -> (G V + V G) / 2. As a k^2 x k^2 matrix that has a root
+    with a safe derivative, and there is one for a batch.
+    """
+    identity = jnp.eye(len(mean))
+    operator = (jnp.kron(mean, identity) + jnp.kron(identity, mean)) / 2
+    flat = tangents.reshape(len(tangents), -1).T
+    return jnp.linalg.solve(sqrtm(operator), flat).T.reshape(tangents.shape)
 
 
 def normalise(
@@ -76,14 +84,11 @@ def normalise(
     """[n, k, k] moved from around `mean` to around diag(bias), spread to `scale`.
 
     Logarithm at the mean, parallel transport to the identity and from there to the
-    bias (both commute with it, so it acts entry by entry in their eigenbases), and
-    exponential. A diagonal bias is no restriction: the layers on both sides are free
-    to rotate.
+    bias, and exponential. A diagonal bias is no restriction: the layers on both
+    sides are free to rotate.
     """
     tangents = jax.vmap(gaussian.logarithm, in_axes=(None, 0))(mean, x)
-    values, q = spectrum(mean)
-    to_identity = jnp.sqrt(2 / (values[:, None] + values[None, :]))
-    at_identity = q @ ((q.T @ tangents @ q) * to_identity[None]) @ q.T
+    at_identity = to_identity(mean, tangents)
     sums = bias[:, None] + bias[None, :]
     factor = scale / jnp.sqrt(variance + SMALL)
     at_bias = factor * at_identity * jnp.sqrt(sums / 2)[None]
@@ -105,20 +110,22 @@ def bures(x, bias, scale, running, train, *, metric_factor=None, root=False):
     """
     y = sqrtm(x) if root else x
     bias = jnp.exp(bias)
-    whiten = colour = lambda z: z
+    metric, white, colour = None, (lambda z: z), (lambda z: z)
     if metric_factor is not None:
+        metric = jax.lax.stop_gradient(metric_factor @ metric_factor.T)
         inverse = jnp.linalg.inv(metric_factor)
-        whiten = lambda z: symmetric_part(inverse @ z @ inverse.T)
+        white = lambda z: symmetric_part(inverse @ z @ inverse.T)
         colour = lambda z: symmetric_part(metric_factor @ z @ metric_factor.T)
-    y = whiten(y)
-    # The running mean is kept in the coordinates of the data: the metric is learned.
-    old = jax.lax.stop_gradient(whiten(running.mean))
-    mean = bures_mean(y)
-    apart = jax.vmap(gaussian.bures, in_axes=(None, 0))
-    batch = Statistics(mean, jnp.mean(apart(mean, jax.lax.stop_gradient(y))))
-    used = batch if train else Statistics(old, running.variance)
-    result = colour(normalise(y, used.mean, used.variance, bias, scale))
-    moved = colour(gaussian.geodesic(old, mean, MOMENTUM))
-    new = Statistics(moved, _advance(running.variance, batch.variance))
+    # One step from the arithmetic mean, in the coordinates of the data: constant for
+    # the gradient there, but not in those of the metric, which is learned.
+    mean = gaussian.barycentre(jax.lax.stop_gradient(y), metric=metric, max_steps=1)
+    mean = jax.lax.stop_gradient(mean.matrix)
+    centre, y = white(mean if train else running.mean), white(y)
+    variance = running.variance
+    if train:
+        variance = jnp.mean(jax.vmap(gaussian.bures, in_axes=(None, 0))(centre, y))
+    result = colour(normalise(y, centre, variance, bias, scale))
+    moved = gaussian.geodesic(running.mean, mean, MOMENTUM, metric=metric)
+    new = Statistics(moved, _advance(running.variance, variance))
     result = symmetric_part(result @ result) if root else result
     return result, jax.lax.stop_gradient(new)

@@ -15,6 +15,7 @@ Source: Daleckii and Krein (1965); Bhatia, Jain and Lim, Expositiones Mathematic
 import jax
 import jax.numpy as jnp
 
+from jaxsns.linear import lapack
 from jaxsns.numerics import matmul, unit_roundoff
 
 
@@ -34,7 +35,7 @@ def spectrum(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     Not to be differentiated. LAPACK is never given a NaN: some builds hang on it.
     """
     finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
-    values, vectors = jnp.linalg.eigh(jnp.where(finite, a, 0), symmetrize_input=False)
+    values, vectors = lapack.eigh(jnp.where(finite, a, 0))
     return jnp.where(finite[..., 0], values, jnp.nan), vectors
 
 

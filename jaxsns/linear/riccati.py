@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns.linear import lapack
 from jaxsns.linear.matrix_root import clipped_root, resolution
 from jaxsns.numerics import matmul
 
@@ -44,7 +45,7 @@ class Factors(NamedTuple):
 def singular(a: jax.Array):
     """W, s, Z of a matrix W s Z^T; s is NaN if the matrix is not finite."""
     finite = jnp.all(jnp.isfinite(a))
-    w, s, zt = jnp.linalg.svd(jnp.where(finite, a, 0))
+    w, s, zt = lapack.svd(jnp.where(finite, a, 0))
     return w, jnp.where(finite, s, jnp.nan), zt.T
 
 
