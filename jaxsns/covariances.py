@@ -75,13 +75,14 @@ def admit(name: str, a: jax.Array | None, kind: str = SEMIDEFINITE) -> Any:
         return None
     traced = isinstance(a, Tracer)
     xp = jnp if traced else np
-    x = jax.lax.stop_gradient(a) if traced else np.asarray(a)
+    x: Any = jax.lax.stop_gradient(a) if traced else np.asarray(a)
     finite = xp.all(xp.isfinite(x), axis=(-2, -1), keepdims=True)
     x = xp.where(finite, x, xp.zeros_like(x))
     slack = matrix_root.resolution(a)
     size = xp.max(xp.abs(x), axis=(-2, -1))
     symmetric = xp.max(xp.abs(x - x.mT), axis=(-2, -1)) <= 64 * slack * size
     good = finite[..., 0, 0] & symmetric
+    lowest = size
     if kind != ANY:
         x = symmetric_part(x)
         values = matrix_root.spectrum(x)[0] if traced else np.linalg.eigvalsh(x)

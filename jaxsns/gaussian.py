@@ -25,7 +25,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxsns import covariances
 from jaxsns.gaussian_barycentre import Barycentre as Barycentre
@@ -41,7 +40,7 @@ def _bures(a: jax.Array, b: jax.Array, metric: jax.Array | None) -> jax.Array:
     return riccati.squared_distance(a, b, riccati.align(a, b))
 
 
-def bures(cov_a: ArrayLike, cov_b: ArrayLike, *, metric: Any = None) -> jax.Array:
+def bures(cov_a: Any, cov_b: Any, *, metric: Any = None) -> jax.Array:
     """[] squared Bures distance, tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2.
 
     Args:
@@ -59,10 +58,10 @@ def bures(cov_a: ArrayLike, cov_b: ArrayLike, *, metric: Any = None) -> jax.Arra
 
 
 def squared_distance(
-    mean_a: ArrayLike,
-    cov_a: ArrayLike,
-    mean_b: ArrayLike,
-    cov_b: ArrayLike,
+    mean_a: Any,
+    cov_a: Any,
+    mean_b: Any,
+    cov_b: Any,
     *,
     metric: Any = None,
 ) -> jax.Array:
@@ -95,7 +94,7 @@ def _optimal_map(a: jax.Array, b: jax.Array, metric: jax.Array | None) -> jax.Ar
     return jax.scipy.linalg.solve_triangular(factor, rows, trans=1, lower=True).T
 
 
-def optimal_map(cov_a: ArrayLike, cov_b: ArrayLike, *, metric: Any = None) -> jax.Array:
+def optimal_map(cov_a: Any, cov_b: Any, *, metric: Any = None) -> jax.Array:
     """[d, d] matrix T of the optimal (Monge) map x -> T x of N(0, A) to N(0, B).
 
     Args:
@@ -113,10 +112,10 @@ def optimal_map(cov_a: ArrayLike, cov_b: ArrayLike, *, metric: Any = None) -> ja
 
 
 def affine_map(
-    mean_a: ArrayLike,
-    cov_a: ArrayLike,
-    mean_b: ArrayLike,
-    cov_b: ArrayLike,
+    mean_a: Any,
+    cov_a: Any,
+    mean_b: Any,
+    cov_b: Any,
     *,
     metric: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -140,7 +139,7 @@ def _logarithm(base: jax.Array, cov: jax.Array, metric: jax.Array | None) -> jax
     return covariances.colour(factor, half + half.T)
 
 
-def logarithm(base: ArrayLike, cov: ArrayLike, *, metric: Any = None) -> jax.Array:
+def logarithm(base: Any, cov: Any, *, metric: Any = None) -> jax.Array:
     """[d, d] tangent at `base` of the geodesic that reaches `cov` at t = 1.
 
     Args:
@@ -162,7 +161,7 @@ def _exponential(base: jax.Array, tangent: jax.Array, metric: jax.Array | None):
     return covariances.colour(factor, symmetric_part(matmul(matmul(root, a), root.T)))
 
 
-def exponential(base: ArrayLike, tangent: ArrayLike, *, metric: Any = None):
+def exponential(base: Any, tangent: Any, *, metric: Any = None):
     """[d, d] end at t = 1 of the geodesic from `base` along `tangent`.
 
     Args:
@@ -186,9 +185,7 @@ def _geodesic(a: jax.Array, b: jax.Array, t: jax.Array, metric: jax.Array | None
     return (1 - t) ** 2 * a + t**2 * b + t * (1 - t) * cross
 
 
-def geodesic(
-    cov_a: ArrayLike, cov_b: ArrayLike, t: ArrayLike, *, metric: Any = None
-) -> jax.Array:
+def geodesic(cov_a: Any, cov_b: Any, t: Any, *, metric: Any = None) -> jax.Array:
     """[d, d] covariance at time t of McCann's interpolation of A and B.
 
     Args:

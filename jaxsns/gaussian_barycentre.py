@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.typing import ArrayLike
 
 from jaxsns import covariances
 from jaxsns.linear import riccati
@@ -136,12 +135,12 @@ def _number(name: str, value: Any, dtype: Any, least: float) -> jax.Array:
 
 
 def barycentre(
-    covs: ArrayLike,
-    weights: ArrayLike | None = None,
+    covs: Any,
+    weights: Any = None,
     *,
     metric: Any = None,
-    tolerance: ArrayLike | None = None,
-    max_steps: ArrayLike = 500,
+    tolerance: Any = None,
+    max_steps: Any = 500,
 ) -> Barycentre:
     """Covariance S that minimises sum_k w_k bures(S, X_k).
 
