@@ -1,0 +1,1 @@
+"""Batch normalisation of covariances, Bures-Wasserstein against log-Euclidean."""
