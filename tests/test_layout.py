@@ -46,6 +46,14 @@ ORDER = [
     "execute",
     "solution",
     "solver",
+    "arguments",
+    "rounding",
+    "plan_access",
+    "maps",
+    "matching",
+    "ordering",
+    "sorting",
+    "selecting",
     "",
 ]
 
