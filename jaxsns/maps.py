@@ -13,17 +13,21 @@ from jaxsns.numerics import matmul
 from jaxsns.solution import Solution
 
 
-def _check(solution: Any, points: Any, axis: int):
-    solution = arguments.one_solution(solution)
-    axis = arguments.as_axis(axis)
+def _cloud(solution: Solution) -> PointCloud:
     geometry = solution.problem.geometry
     if not isinstance(geometry, PointCloud):
         raise TypeError(
             "solution must be of a PointCloud, whose cost of new points is known; "
             f"got {type(geometry).__name__}"
         )
+    return geometry
+
+
+def _check(solution: Any, points: Any, axis: int):
+    solution = arguments.one_solution(solution)
+    axis = arguments.as_axis(axis)
+    dimension = _cloud(solution).x.shape[1]
     points = arguments.as_float("points", points).astype(solution.f.dtype)
-    dimension = geometry.x.shape[1]
     if points.ndim != 2 or points.shape[1] != dimension or points.shape[0] == 0:
         raise ValueError(
             f"points must have shape [k, d] with d = {dimension}; got {points.shape}"
@@ -38,19 +42,17 @@ def _check(solution: Any, points: Any, axis: int):
 
 def _reduced(solution: Solution, points: jax.Array, axis: int) -> jax.Array:
     """[k, m] potential of the other side minus the cost of new points."""
-    problem = solution.problem
     f, g = arguments.potentials(solution)
     if axis == 1:
-        geometry = dataclasses.replace(problem.geometry, x=points)
-        return g[None, :] - geometry.dense().cost
-    geometry = dataclasses.replace(problem.geometry, y=points)
-    return f[None, :] - geometry.dense().cost.T
+        cost = dataclasses.replace(_cloud(solution), x=points).dense().cost
+        return g[None, :] - cost
+    cost = dataclasses.replace(_cloud(solution), y=points).dense().cost
+    return f[None, :] - cost.T
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _map(solution: Solution, points: jax.Array, axis: int) -> jax.Array:
-    geometry = solution.problem.geometry
-    targets = geometry.y if axis == 1 else geometry.x
+    targets = _cloud(solution).y if axis == 1 else _cloud(solution).x
     reduced = _reduced(solution, points, axis)
     weights = jax.nn.softmax(reduced / solution.problem.epsilon, axis=1)
     return matmul(weights, targets)

@@ -30,7 +30,8 @@ def _quantile(values, weights, epsilon, tolerance, q, width):
         b = jnp.stack([start, width, jnp.maximum(1 - width - start, 0)])
         solution = ordering.transport(values, a, targets, b, epsilon, tolerance)
         mean = solution.barycentric(values, axis=0)[1]
-        ok = solution.converged & (width > 0)
+        # The slice is cut off at the ends, which would hide a level out of range.
+        ok = solution.converged & (q >= 0) & (q <= 1) & (width > 0)
         return nan_unless(ok, mean), solution
 
     return level(q) if q.ndim == 0 else jax.vmap(level)(q)
@@ -71,7 +72,7 @@ def soft_top_k(
     args = ordering.prepare(values, axis, where, epsilon, tolerance)
     k = arguments.as_scalar("k", k, args[0].dtype)
     arguments.holds(
-        lambda xp, k, w: (k >= 0) & xp.all(k <= xp.sum(w, axis=-1)),
+        lambda xp, k, w: (k >= 0) & xp.all(k <= xp.sum(w, axis=-1, dtype=k.dtype)),
         lambda: f"k must be from 0 to the number of values that count; got {k}",
         k,
         args[1],

@@ -30,7 +30,7 @@ def _check(plan, rounded, a, b):
 
 
 @pytest.mark.parametrize("steps", [1, 4, 1000])
-@pytest.mark.parametrize("name", ["uneven", "zero_masses", "one_row"])
+@pytest.mark.parametrize("name", ["uneven", "zero_masses"])
 def test_a_rough_solution_becomes_feasible(name, steps):
     cost, a, b = problems.ALL[name]()
     epsilon = 0.05 * cost.std()
@@ -81,7 +81,7 @@ def test_permutation_has_the_most_mass(seed):
 
 
 def test_permutation_of_a_plan_solves_the_assignment():
-    cost, a, b = problems.assignment(n=20)
+    cost, a, b = problems.assignment()
     plan = jaxsns.solve(cost, a, b, epsilon=1e-3).plan()
     got = jax.jit(jaxsns.round_to_permutation)(plan)
     np.testing.assert_array_equal(got, linear_sum_assignment(cost)[1])
