@@ -22,52 +22,82 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import dual
-from jaxsns.linear import cholesky
+from jaxsns.linear import cholesky, lapack
 from jaxsns.newton_system import inverse_root
 from jaxsns.numerics import default_shift, matmul, unit_roundoff
 from jaxsns.solvers import bregman
 from jaxsns.solvers.bregman import Measures, weighted_sum
 
 
-def _inverses(measures: Measures, plans: jax.Array, mass: jax.Array):
-    """N_k [K, m, m], N_k^-1 [K, m, m] and the factor of M [m, m]."""
+def _matrices(plans: jax.Array, mass: jax.Array) -> jax.Array:
+    """N_k [K, m, m]; columns without mass become columns of the identity."""
     root = jnp.where(mass > 0, jnp.sqrt(jnp.where(mass > 0, mass, 1)), 0)
     pin = root / jnp.sqrt(jnp.sum(mass))
     safe = jnp.where(mass > 0, mass, 1)
-    shift = default_shift(mass.dtype)
-    unit = jnp.eye(mass.shape[0], dtype=mass.dtype)
 
     def one(plan):
         left = inverse_root(jnp.sum(plan, axis=1))
         scaled = left[:, None] * plan * inverse_root(mass)[None, :]
-        # Columns without mass become columns of the identity.
         diagonal = jnp.where(mass > 0, jnp.sum(plan, axis=0) / safe, 1)
         matrix = jnp.diag(diagonal) - matmul(scaled.T, scaled)
-        matrix = matrix + pin[:, None] * pin[None, :]
-        factor = cholesky.factorise(matrix + shift * unit)
-        return matrix, cholesky.solve(factor, unit)
+        return matrix + pin[:, None] * pin[None, :]
 
-    matrices, inverses = jax.vmap(one)(plans)
-    mean = jnp.sum(measures.weights[:, None, None] * inverses, axis=0)
-    return matrices, inverses, cholesky.factorise((mean + mean.T) / 2)
+    return jax.vmap(one)(plans)
 
 
-def _solve_coupled(weights, system, v: jax.Array, h: jax.Array):
-    """Solve N_k u_k = z + v_k and sum_k w_k u_k = h: (z [m], u [K, m])."""
-    matrices, inverses, factor = system
+def _solve_coupled(weights: jax.Array, matrices: jax.Array, h: jax.Array, v: jax.Array):
+    """Solve sum_k w_k u_k = h and N_k u_k = z + v_k: (z [m], u [K, m]).
+
+    Through `custom_linear_solve`, so that derivatives of any order and mode need
+    products with the matrices only.
+    """
     times = jax.vmap(matmul)
+    refinements = 1 if unit_roundoff(h.dtype) < 1e-12 else 3
 
-    def once(v, h):
-        z = cholesky.solve(factor, h - weighted_sum(weights, times(inverses, v)))
-        return z, times(inverses, v + z[None, :])
+    def product(x):
+        z, u = x
+        return weighted_sum(weights, u), times(matrices, u) - z[None, :]
 
-    z, u = once(v, h)
-    # The shift is refined away in all modes well above it, as in `linear.cholesky`.
-    for _ in range(1 if unit_roundoff(h.dtype) < 1e-12 else 3):
-        left_v = v + z[None, :] - times(matrices, u)
-        more_z, more_u = once(left_v, h - weighted_sum(weights, u))
-        z, u = z + more_z, u + more_u
-    return z, u
+    def transposed(x):
+        p, q = x
+        return -jnp.sum(q, axis=0), weights[:, None] * p[None, :] + times(matrices, q)
+
+    def inverted():
+        shift = default_shift(matrices.dtype)
+        unit = jnp.eye(matrices.shape[1], dtype=matrices.dtype)
+        inverse = lambda matrix: lapack.cholesky_inverse(matrix + shift * unit)
+        inverses = jax.vmap(inverse)(matrices)
+        mean = jnp.sum(weights[:, None, None] * inverses, axis=0)
+        return inverses, cholesky.factorise((mean + mean.T) / 2)
+
+    def refined(once, apply, rhs):
+        # The shift is refined away in all modes well above it, as in `cholesky`.
+        x = once(*rhs)
+        for _ in range(refinements):
+            left = jax.tree.map(jnp.subtract, rhs, apply(x))
+            x = jax.tree.map(jnp.add, x, once(*left))
+        return x
+
+    def solve(_, rhs):
+        inverses, factor = inverted()
+
+        def once(h, v):
+            known = weighted_sum(weights, times(inverses, v))
+            z = lapack.cholesky_solve(factor, h - known)
+            return z, times(inverses, v + z[None, :])
+
+        return refined(once, product, rhs)
+
+    def transpose_solve(_, rhs):
+        inverses, factor = inverted()
+
+        def once(s, t):
+            p = lapack.cholesky_solve(factor, s + jnp.sum(times(inverses, t), axis=0))
+            return p, times(inverses, t - weights[:, None] * p[None, :])
+
+        return refined(once, transposed, rhs)
+
+    return jax.lax.custom_linear_solve(product, (h, v), solve, transpose_solve)
 
 
 @jax.custom_jvp
@@ -76,8 +106,7 @@ def attach(measures: Measures, f: jax.Array, g: jax.Array, mass: jax.Array):
 
     In an arbitrary gauge that keeps sum_k w_k g_k = 0: apply `bregman.centred` after
     it. Changes of masses with unequal totals are projected on equal ones, the
-    weighted mean of theirs. Forward, reverse and higher modes: all is linear in the
-    tangents and made of differentiable operations.
+    weighted mean of theirs. Forward, reverse and higher modes.
     Cost: O(K (m^3 + n m^2)) time, and 2 K m^2 numbers beside the plans.
     """
     return f, g, mass
@@ -111,8 +140,8 @@ def _attach_jvp(primals, tangents):
     v = bottom - jax.vmap(matmul)(inverse_rows * top, plans)
     v = jax.vmap(project)(scale[None, :] * v)
     moved = weighted_sum(change.weights, g)
-    system = _inverses(measures, plans, mass)
-    z, u = _solve_coupled(weights, system, v, project(-root * moved))
+    matrices = _matrices(plans, mass)
+    z, u = _solve_coupled(weights, matrices, project(-root * moved), v)
     dg = scale[None, :] * u
     # What is left of this sum is rounding, and columns whose mass has underflowed.
     dg = dg - (weighted_sum(weights, dg) + moved)[None, :]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxsns.inputs import as_float
 from jaxsns.linear import matrix_root
 from jaxsns.linear.matrix_root import symmetric_part
 from jaxsns.numerics import matmul
@@ -35,24 +36,10 @@ _OPTIONAL = ("metric", "weights")
 _KINDS = {"tangent": ANY, "metric": DEFINITE}
 
 
-def _as_float(name: str, value: Any) -> jax.Array:
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name} must be an array of real numbers; got {type(value).__name__}"
-        ) from error
-    if array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        return array.astype(jnp.result_type(float))
-    return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)
-
-
 def arrays(values: dict[str, Any]) -> list[Any]:
     """Bring arrays to one dtype; letters stand for sizes that must agree, > 0."""
     present = {n: v for n, v in values.items() if v is not None or n not in _OPTIONAL}
-    given = {n: _as_float(n, v) for n, v in present.items()}
+    given = {n: as_float(n, v) for n, v in present.items()}
     dtype = np.result_type(*[x.dtype for x in given.values()])
     sizes: dict[str, int] = {}
     for name, x in given.items():

@@ -30,7 +30,6 @@ ORDER = [
     "linear.cholesky",
     "linear.ell",
     "linear.lanes",
-    "linear.lapack",
     "linear.matrix_root",
     "linear.riccati",
     "covariances",
@@ -68,6 +67,14 @@ ORDER = [
     "barycentre",
     "free_barycentre_system",
     "free_barycentre",
+    "arguments",
+    "rounding",
+    "plan_access",
+    "maps",
+    "matching",
+    "ordering",
+    "sorting",
+    "selecting",
     "",
 ]
 

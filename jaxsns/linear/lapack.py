@@ -132,3 +132,9 @@ svd = _any_rank(_one_svd)  # [..., d, d] -> U, s [..., d] falling, V^T
 def cholesky_solve(factor: jax.Array, rhs: jax.Array) -> jax.Array:
     """Solve L L^T x = rhs, [n], with the factor L [n, n]; O(n^2)."""
     return _solve_columns(factor, rhs[:, None])[:, 0]
+
+
+def cholesky_inverse(matrix: jax.Array) -> jax.Array:
+    """Inverse of a positive definite matrix [n, n]; NaN if it is not; O(n^3)."""
+    unit = jnp.eye(matrix.shape[0], dtype=matrix.dtype)
+    return _solve_columns(cholesky(matrix), unit)
