@@ -20,3 +20,14 @@ def fresh_numbers(request):
     """A test draws the same numbers whatever ran before it."""
     if hasattr(request.module, "R"):
         request.module.R = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_freed():
+    """Free what a file compiled: a process may map only so many pieces of memory.
+
+    With all programs of the suite alive XLA's compiler meets Linux' limit
+    (vm.max_map_count) and ends the process.
+    """
+    yield
+    jax.clear_caches()
