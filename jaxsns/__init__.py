@@ -15,6 +15,9 @@ from jaxsns.geometry import Dense as Dense
 from jaxsns.geometry import PointCloud as PointCloud
 from jaxsns.geometry import costs as costs
 from jaxsns.inputs import make_problem as make_problem
+from jaxsns.layers import transport_attention as transport_attention
+from jaxsns.layers import transport_loss as transport_loss
+from jaxsns.layers import transport_pooling as transport_pooling
 from jaxsns.maps import c_transform as c_transform
 from jaxsns.maps import transport_map as transport_map
 from jaxsns.matching import matching_cross_entropy as matching_cross_entropy

@@ -75,6 +75,7 @@ ORDER = [
     "ordering",
     "sorting",
     "selecting",
+    "layers",
     "",
 ]
 
