@@ -4,6 +4,7 @@
 `make_problem`, the geometries, and the iterations in `jaxsns.solvers`.
 """
 
+from jaxsns import gaussian as gaussian
 from jaxsns import ragged as ragged
 from jaxsns.barycentre import Barycentre as Barycentre
 from jaxsns.barycentre import fixed_support_barycentre as fixed_support_barycentre

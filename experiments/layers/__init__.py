@@ -1,0 +1,1 @@
+"""Transport layers in plain JAX, flax and equinox models."""
