@@ -26,14 +26,14 @@ def require_converged(status: jax.Array, error: jax.Array) -> None:
         raise TypeError(
             "raise_if_failed works outside jit only; inside, use solution.converged"
         )
-    status = np.atleast_1d(np.asarray(status)).ravel()
+    ends = np.atleast_1d(np.asarray(status)).ravel()
     errors = np.atleast_1d(np.asarray(error)).ravel()
-    bad = np.flatnonzero(status != code(Status.CONVERGED))
+    bad = np.flatnonzero(ends != code(Status.CONVERGED))
     if bad.size:
         first = bad[0]
         raise NotConvergedError(
-            f"{bad.size} of {status.size} solves failed; the first (lane {first}) "
-            f"with error {errors[first]:.2e}: {describe(int(status[first]))}"
+            f"{bad.size} of {ends.size} solves failed; the first (lane {first}) "
+            f"with error {errors[first]:.2e}: {describe(int(ends[first]))}"
         )
 
 

@@ -101,14 +101,14 @@ def test_hessians_agree_in_all_compositions(output):
     function = _function(output, 3, 4)
     arguments = _arguments(3, 4, seed=3)
     at = lambda cost: function(cost, *arguments[1:])
-    hessian = jax.hessian(at)(arguments[0])
-    reverse = jax.jacrev(jax.grad(at))(arguments[0])
-    forward = jax.jacfwd(jax.jacfwd(at))(arguments[0])
+    hessian = jax.jit(jax.hessian(at))(arguments[0])
+    reverse = jax.jit(jax.jacrev(jax.grad(at)))(arguments[0])
+    forward = jax.jit(jax.jacfwd(jax.jacfwd(at)))(arguments[0])
     np.testing.assert_allclose(hessian, reverse, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(hessian, forward, rtol=1e-8, atol=1e-9)
     square = hessian.reshape(12, 12)
     np.testing.assert_allclose(square, square.T, rtol=1e-8, atol=1e-9)
-    gradient = jax.grad(at)
+    gradient = jax.jit(jax.grad(at))
     step = 1e-5
     bump = jnp.zeros((3, 4)).at[1, 2].set(step)
     difference = (gradient(arguments[0] + bump) - gradient(arguments[0] - bump)) / (
@@ -120,8 +120,8 @@ def test_hessians_agree_in_all_compositions(output):
 def test_third_derivative():
     cost, a, b, _ = _arguments(4, 5)
     function = lambda e: _function("plan", 4, 5)(cost, a, b, e)
-    third = jax.grad(jax.grad(jax.grad(function)))(0.05)
-    second = jax.grad(jax.grad(function))
+    third = jax.jit(jax.grad(jax.grad(jax.grad(function))))(0.05)
+    second = jax.jit(jax.grad(jax.grad(function)))
     difference = (second(0.05 + 1e-5) - second(0.05 - 1e-5)) / 2e-5
     np.testing.assert_allclose(third, difference, rtol=1e-6)
 
@@ -199,6 +199,7 @@ def test_gradient_against_a_pseudo_inverse(shape):
     a, b = np.full(n, 1 / n), np.full(m, 1 / m)
     u, v, w = _weights(n, m)
 
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def gradient(cost):
         s = jaxsns.solve(cost, epsilon=0.02, tolerance=1e-13)
@@ -237,8 +238,8 @@ def test_zero_masses_leave_the_gradients_of_the_others_alone(output):
         return OUTPUTS[output](s, None, None, w)
 
     inner = [cost[keep_a][:, keep_b], a[keep_a], b[keep_b], weights[keep_a][:, keep_b]]
-    gradient = jax.grad(loss)(*(jnp.asarray(x) for x in (cost, a, b, weights)))
-    alone = jax.grad(loss)(*(jnp.asarray(x) for x in inner))
+    gradient = jax.jit(jax.grad(loss))(*(jnp.asarray(x) for x in (cost, a, b, weights)))
+    alone = jax.jit(jax.grad(loss))(*(jnp.asarray(x) for x in inner))
     gradient = np.asarray(gradient)
     np.testing.assert_allclose(gradient[keep_a][:, keep_b], alone, atol=1e-12)
     assert np.all(gradient[~keep_a] == 0)
@@ -246,7 +247,7 @@ def test_zero_masses_leave_the_gradients_of_the_others_alone(output):
     if output == "value":
         arguments = tuple(jnp.asarray(x) for x in (cost, a, b, weights))
         second = jax.jvp(
-            jax.grad(loss), arguments, jax.tree.map(jnp.ones_like, arguments)
+            jax.jit(jax.grad(loss)), arguments, jax.tree.map(jnp.ones_like, arguments)
         )
         assert np.all(np.isfinite(second[1]))
 
@@ -276,6 +277,7 @@ def test_derivative_in_points_and_through_a_relative_epsilon():
     x, y = jnp.asarray(r.normal(size=(7, 3))), jnp.asarray(r.normal(size=(9, 3)))
     direction = jnp.asarray(r.normal(size=x.shape))
 
+    @jax.jit
     def along(t):
         cloud = jaxsns.PointCloud(x + t * direction, y)
         s = jaxsns.solve(cloud, epsilon=0.1, relative_to="std", tolerance=TIGHT)
@@ -283,7 +285,7 @@ def test_derivative_in_points_and_through_a_relative_epsilon():
 
     h = 1e-4
     reference = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
-    np.testing.assert_allclose(jax.grad(along)(0.0), reference, rtol=1e-8)
+    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), reference, rtol=1e-8)
 
 
 def test_failed_solve_gives_nan_not_a_number():
