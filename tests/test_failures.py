@@ -1,5 +1,7 @@
 """Each status reached on purpose, each error message read as a user reads it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,12 +106,17 @@ TRACED = {
 }
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _traced(method, arguments):
+    return jaxsns.solve(**arguments, method=method)
+
+
 @pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn", "sns"])
 @pytest.mark.parametrize("name", TRACED)
 def test_bad_traced_values_become_a_status_and_nan(name, method):
     arguments = dict(cost=COST, a=A, b=B, epsilon=0.1, tolerance=1e-9)
     arguments |= BAD_VALUES[name][0]
-    s = jax.jit(lambda kw: jaxsns.solve(**kw, method=method))(arguments)
+    s = _traced(method, arguments)
     assert int(s.status) == TRACED[name]
     assert not bool(s.converged)
     assert np.all(np.isnan(s.f))

@@ -43,7 +43,7 @@ def run(chosen: Any, results: dict[str, Any], path: Any) -> None:
 
     try:
         suite = cases.suite(chosen.seeds, chosen.quick)
-        suite = [x for x in suite if chosen.only in x.name]
+        suite = [x for x in suite if options.wanted(chosen, x.name)]
         for number, case in enumerate(suite, start=1):
             seconds = time.perf_counter() - start
             if seconds > 60 * chosen.time_budget:
@@ -62,6 +62,20 @@ def run(chosen: Any, results: dict[str, Any], path: Any) -> None:
     record.save_json(path, results)
 
 
+def with_earlier(results: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Results with those of an earlier run for the cases that were not run again."""
+    names = {x["problem"] for x in results["records"]}
+    kept = [x for x in earlier["records"] if x["problem"] not in names]
+    about = {k: earlier[k] for k in ("environment", "seconds") if k in earlier}
+    about["problems"] = list(dict.fromkeys(x["problem"] for x in kept))
+    left = [x for x in earlier.get("left_out", []) if x not in names]
+    left += results.get("left_out", [])
+    merged = earlier | results | {"records": kept + results["records"]}
+    merged["left_out"] = list(dict.fromkeys(left))
+    merged["earlier"] = [*earlier.get("earlier", []), about]
+    return merged
+
+
 def main() -> None:
     """Measure, and write benchmarks.md and the folder benchmarks beside it."""
     jax.config.update("jax_enable_x64", True)
@@ -71,6 +85,7 @@ def main() -> None:
     gpu = "" if jax.default_backend() == "cpu" else f"-{jax.default_backend()}"
     folder = chosen.output / f"benchmarks{gpu}"
     path = folder / "results.json"
+    earlier = json.loads(path.read_text()) if chosen.add else None
     if chosen.report_only:
         results = json.loads(path.read_text())
     else:
@@ -87,7 +102,20 @@ def main() -> None:
             run(chosen, results, path)
         if chosen.batches:
             batches = importlib.import_module("experiments.benchmarks.batches")
-            results["batches"] = batches.run(chosen)
+            given = [
+                "--seeds",
+                *map(str, chosen.seeds),
+                "--rounds",
+                str(chosen.repeats),
+            ]
+            given += ["--only", *chosen.only] if chosen.only else []
+            for flag, name in (("--ott-python", "ott"), ("--pot-python", "cpu")):
+                python = arena.python_of(name, getattr(chosen, f"{name}_python"))
+                given += [flag, str(python)] if python else []
+            results["batches"] = batches.run(batches.parse(given))
+            record.save_json(path, results)
+        if earlier is not None:
+            results = with_earlier(results, earlier)
             record.save_json(path, results)
     plots.draw(folder, results["records"])
     text = report.text(results, folder)

@@ -31,6 +31,7 @@ from experiments.benchmarks.batch_cases import Case
 from experiments.benchmarks.batch_judge import gradient_error, worst_error
 from experiments.benchmarks.batch_problems import Batch
 from experiments.benchmarks.batch_rounds import ROUNDS, Contender, measure
+from experiments.benchmarks.options import wanted
 from experiments.benchmarks.peer_process import PeerProcess, start
 
 RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks" / "batches.json"
@@ -150,7 +151,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     try:
         for case in batch_cases.all_cases():
             label = f"{case.name}, {case.dtype}"
-            if options.only and options.only not in label:
+            if not wanted(options, label):
                 continue
             for seed in options.seeds:
                 print(f"{label}, seed {seed}", flush=True)
@@ -171,7 +172,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Benchmark of batches.")
     parser.add_argument("--ott-python", help="Python with ott-jax and jax < 0.9")
     parser.add_argument("--pot-python", help="Python with POT, for colour transfer")
-    parser.add_argument("--only", default="", help="part of a case's name or dtype")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="parts of cases' names or dtypes"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--output", type=Path, default=RESULTS)

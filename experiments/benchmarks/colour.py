@@ -21,6 +21,7 @@ from experiments.benchmarks.batch_ours import in_process
 from experiments.benchmarks.batch_peers import Setting, contender, gave_up
 from experiments.benchmarks.batch_problems import Batch
 from experiments.benchmarks.batch_rounds import Contender, measure
+from experiments.benchmarks.options import wanted
 from experiments.benchmarks.peer_process import PeerError, PeerProcess
 
 PIXELS = 2000  # of each picture
@@ -153,7 +154,7 @@ def run(
     records, transferred = [], []
     for share in SHARES:
         name = f"7 colour transfer n={PIXELS}, eps {share:g} of the largest cost"
-        if options.only and options.only not in name:
+        if not wanted(options, name):
             continue
         if importlib.util.find_spec("skimage") is None:
             print(f"{name}: not run, for want of scikit-image")

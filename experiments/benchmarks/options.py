@@ -12,7 +12,18 @@ def parser() -> argparse.ArgumentParser:
     add = out.add_argument
     add("--quick", action="store_true", help="a handful of problems, under 5 minutes")
     add("--seeds", type=int, nargs="+", default=[0], help="problems are drawn from")
-    add("--only", default="", metavar="SUBSTRING", help="cases whose name has it")
+    add(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="SUBSTRING",
+        help="cases whose name has one of them",
+    )
+    add(
+        "--add",
+        action="store_true",
+        help="keep what the JSON in --output says of other cases",
+    )
     add("--ours-only", action="store_true", help="without peers")
     add("--repeats", type=int, default=5, help="timed runs of each contender")
     add(
@@ -57,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
         help="default: docs, or output with --quick or --only",
     )
     return out
+
+
+def wanted(options: argparse.Namespace, name: str) -> bool:
+    """Is the case of this name to be run?"""
+    return not options.only or any(x in name for x in options.only)
 
 
 def parse() -> argparse.Namespace:

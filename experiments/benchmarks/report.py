@@ -105,6 +105,16 @@ def _left_out(results: dict[str, Any]) -> str:
     return f"\n\nLeft out, for lack of time: {', '.join(names)}."
 
 
+def _earlier(results: dict[str, Any]) -> str:
+    return "".join(
+        f"\n\nFrom an earlier run of the same command "
+        f"({record.describe_environment(run['environment'])}): "
+        f"{', '.join(run['problems'])}."
+        for run in results.get("earlier", [])
+        if run["problems"]
+    )
+
+
 def text(results: dict[str, Any], folder: Path) -> str:
     """The whole page; folder: beside it, with the pictures."""
     records = results["records"]
@@ -128,7 +138,7 @@ def text(results: dict[str, Any], folder: Path) -> str:
 
 Made by `{COMMAND}` in {minutes:.0f} minutes on
 {record.describe_environment(results["environment"])}.
-Peers: {_peers(results)}.{_left_out(results)}
+Peers: {_peers(results)}.{_left_out(results)}{_earlier(results)}
 
 Errors are L1 errors of both marginals over the mass, computed by the harness in float64
 from the returned potentials. Times are medians of warm runs that alternate between the

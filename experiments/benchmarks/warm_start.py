@@ -16,6 +16,7 @@ import numpy as np
 
 import jaxsns
 from experiments import record
+from experiments.benchmarks.options import wanted
 from experiments.benchmarks.peer_process import PeerError, PeerProcess
 
 N, STEPS, MOVE = 1000, 50, 0.01
@@ -171,7 +172,7 @@ def run(
         all_costs = costs(seed)
         for share, tolerance in CASES:
             label = f"{_common(share, tolerance, seed)['case']}, {tolerance}"
-            if options.only and options.only not in label:
+            if not wanted(options, label):
                 continue
             print(f"{label}, seed {seed}", flush=True)
             new = follow(all_costs, share, tolerance, seed)
