@@ -10,7 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxsns import batching, dual, together
+from jaxsns import batching, dual, streaming, together
+from jaxsns.geometry import Flipped, Streamed
 from jaxsns.methods import METHODS, Options
 from jaxsns.outcome import Outcome, explained, finished, input_status
 from jaxsns.problem import Problem
@@ -48,17 +49,22 @@ def _alone(method: str, path: bool, problem: Problem, options: Options, init):
     given = input_status(problem, options)
     # A bad epsilon or mass is not worth an iteration, and must not loop for ever.
     fine = given == code(Status.RUNNING)
-    problem = problem.dense()
+    problem = problem.formed()
     problem = problem.with_epsilon(jnp.where(fine, problem.epsilon, 1))
     n, m = problem.shape
-    swapped = n > m
+    swapped = n > m or isinstance(problem.geometry, Flipped)
     if swapped:
         problem = problem.transposed()
         init = None if init is None else init[::-1]
-    state = start(problem, None if init is None else init[0])
     options = dataclasses.replace(
         options, max_steps=jnp.where(fine, options.max_steps, 0)
     )
+    f = None if init is None else init[0]
+    if isinstance(problem.geometry, Streamed):
+        end = streaming.run(method, problem, options, f)
+        f, g = (end.g, end.f) if swapped else (end.f, end.g)
+        return finished(given, f, g, end.error, end.status, end.counts)
+    state = start(problem, f)
     count = jnp.asarray(0, jnp.int32)
     if path:
         count = continuation.levels(problem)

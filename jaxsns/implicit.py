@@ -16,21 +16,39 @@ ill-posed. A solve that is not even a least-squares solution gives NaN.
 Source: implicit function theorem; the normalised form and shift: docs/mathematics.md.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual, marginal, newton_system
-from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.numerics import matmul, unit_roundoff
+from jaxsns import dual, implicit_streamed, marginal, newton_system
+from jaxsns.geometry import Flipped, Streamed
+from jaxsns.geometry.kernel import DenseKernel, Kernel
+from jaxsns.numerics import unit_roundoff
 from jaxsns.problem import Problem, hard
 
 LARGEST_FACTORISED = 4096  # rows of the smaller side; above it, conjugate gradients
 
 
-def _solve(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
+Solve = Callable[[newton_system.NewtonSystem, jax.Array], jax.Array]
+
+
+def solve_stored(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
+    """Solve A x = rhs, [n], where products cost no pass."""
+    unit = unit_roundoff(rhs.dtype)
+    stored = isinstance(system.kernel, DenseKernel)
+    if stored and rhs.shape[0] <= LARGEST_FACTORISED:
+        refinements = 1 if unit < 1e-12 else 3
+        return newton_system.solve_cholesky(system, rhs, refinements=refinements)
+    steps = 20 * rhs.shape[0]
+    return newton_system.solve_cg(system, rhs, jnp.asarray(10 * unit), steps).x
+
+
+def _solve(
+    system: newton_system.NewtonSystem, rhs: jax.Array, inner: Solve
+) -> jax.Array:
     """Solve A x = rhs for a rhs without gauge component, [n]; NaN if it fails."""
     unit = unit_roundoff(rhs.dtype)
     # The system of products below is linear in rhs, so a scale is taken out first:
@@ -38,14 +56,7 @@ def _solve(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
     scale = jnp.max(jnp.abs(rhs))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
     b = newton_system.project(system, rhs / scale)
-    if rhs.shape[0] <= LARGEST_FACTORISED:
-        x = newton_system.solve_cholesky(
-            system, b, refinements=1 if unit < 1e-12 else 3
-        )
-    else:
-        steps = 20 * rhs.shape[0]
-        x = newton_system.solve_cg(system, b, jnp.asarray(10 * unit), steps).x
-    x = newton_system.project(system, x)
+    x = newton_system.project(system, inner(system, b))
     residual = b - newton_system.product(system, x)
     # Least squares: what is left may only lie where A is numerically zero, and a
     # product with a large x cannot be known better than to its rounding.
@@ -65,15 +76,6 @@ class Stiffness(NamedTuple):
 BALANCED = Stiffness()
 
 
-def _system_of(plan: jax.Array, more: Stiffness) -> newton_system.NewtonSystem:
-    rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
-    ones = jnp.ones_like(rows), jnp.ones_like(columns)
-    zero = jnp.zeros((), plan.dtype)
-    diagonals = rows + more.rows, columns + more.columns
-    kernel = DenseKernel(plan)
-    return newton_system.make_system(kernel, *ones, *diagonals, zero, more.gauge)
-
-
 def solve_hessian(
     plan: jax.Array, top: jax.Array, bottom: jax.Array, more: Stiffness = BALANCED
 ):
@@ -89,17 +91,38 @@ def solve_hessian(
         swapped = Stiffness(more.columns, more.rows, more.gauge)
         v, u = solve_hessian(plan.T, bottom, top, swapped)
         return u, v
-    system = _system_of(plan, more)
+    sums = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
+    return solve_with(DenseKernel(plan), sums, top, bottom, more, solve_stored)
+
+
+def solve_with(
+    kernel: Kernel,
+    sums: tuple[jax.Array, jax.Array],
+    top: jax.Array,
+    bottom: jax.Array,
+    more: Stiffness,
+    inner: Solve,
+):
+    """The same for a plan that is only known by its products and its sums.
+
+    inner: solves A x = rhs [n] for a system with the plan as kernel, by any means;
+    what it returns is tested, and is NaN if it is no solution.
+    """
+    rows, columns = sums
+    ones = jnp.ones_like(rows), jnp.ones_like(columns)
+    zero = jnp.zeros((), rows.dtype)
+    diagonals = rows + more.rows, columns + more.columns
+    system = newton_system.make_system(kernel, *ones, *diagonals, zero, more.gauge)
     inverse = system.right**2  # 1 / column sums, 0 without mass
-    rhs = system.left * (top - matmul(plan, inverse * bottom))
+    rhs = system.left * (top - kernel.times(inverse * bottom))
     scaled = jax.lax.custom_linear_solve(
         lambda x: newton_system.product(system, x),
         newton_system.project(system, rhs),
-        lambda _, b: _solve(system, b),
+        lambda _, b: _solve(system, b, inner),
         symmetric=True,
     )
     u = system.left * scaled
-    return u, inverse * (bottom - matmul(u, plan))
+    return u, inverse * (bottom - kernel.transpose_times(u))
 
 
 @jax.custom_jvp
@@ -124,7 +147,6 @@ def _attach_jvp(primals, tangents):
         return rows - a, columns - b
 
     _, (rows, columns) = jax.jvp(surplus, (problem,), (tangents[0],))
-    plan = dual.plan(problem, f, g)
     epsilon = problem.epsilon
     more = BALANCED
     if not problem.balanced:
@@ -134,8 +156,23 @@ def _attach_jvp(primals, tangents):
             marginal.stiffness(b, problem.rho_b, epsilon),
             hard(problem),
         )
-    df, dg = solve_hessian(plan, -epsilon * rows, -epsilon * columns, more)
-    return (f, g), (df, dg)
+    top, bottom = -epsilon * rows, -epsilon * columns
+    if isinstance(problem.geometry.formed(), Streamed | Flipped):
+        return (f, g), _solve_streamed(problem, f, g, top, bottom, more)
+    return (f, g), solve_hessian(dual.plan(problem, f, g), top, bottom, more)
+
+
+def _solve_streamed(problem: Problem, f, g, top, bottom, more: Stiffness):
+    formed = problem.formed()
+    if isinstance(formed.geometry, Flipped):
+        swapped = Stiffness(more.columns, more.rows, more.gauge)
+        v, u = _solve_streamed(formed.transposed(), g, f, bottom, top, swapped)
+        return u, v
+    assert isinstance(formed.geometry, Streamed)
+    f, g = dual.finite(problem, f, g)
+    kernel = formed.geometry.kernel(f, g, problem.epsilon)
+    inner = implicit_streamed.inner_solve(formed, f, g, more)
+    return solve_with(kernel, kernel.sums(), top, bottom, more, inner)
 
 
 @jax.custom_jvp

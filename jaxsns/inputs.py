@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsns.checks import check_values, is_traced, require
-from jaxsns.geometry import Dense, Geometry, PointCloud
+from jaxsns.geometry import Dense, Flipped, PointCloud, Streamed
 from jaxsns.numerics import forbidden, is_forbidden
 from jaxsns.problem import Problem
 
@@ -33,7 +33,7 @@ def as_float(name: str, value: Any) -> jax.Array:
     return array
 
 
-def _as_geometry(cost: Any) -> Geometry:
+def _as_geometry(cost: Any) -> Dense | PointCloud:
     if isinstance(cost, PointCloud):
         x, y = as_float("x", cost.x), as_float("y", cost.y)
         for name, points in (("x", x), ("y", y)):
@@ -69,14 +69,21 @@ def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
     return masses
 
 
-def statistic(name: str, geometry: Geometry, a: jax.Array, b: jax.Array) -> jax.Array:
+def statistic(
+    name: str, geometry: Dense | PointCloud, a: jax.Array, b: jax.Array
+) -> jax.Array:
     """[] max, mean, median or standard deviation of the costs between real atoms.
 
     Atoms without mass do not count, so that padding changes no scale; neither do
     forbidden pairs.
     The median sorts n m numbers; the others are one pass.
     """
-    cost = geometry.dense().cost
+    formed = geometry.formed()
+    if isinstance(formed, Flipped):
+        formed, a, b = formed.transposed(), b, a
+    if isinstance(formed, Streamed):
+        return _streamed_statistic(name, formed, a, b)
+    cost = formed.cost
     real = (a > 0)[:, None] & (b > 0)[None, :] & ~is_forbidden(cost)
     if name == "max":
         return jnp.max(jnp.where(real, cost, -jnp.inf))
@@ -86,8 +93,22 @@ def statistic(name: str, geometry: Geometry, a: jax.Array, b: jax.Array) -> jax.
     mean = jnp.sum(jnp.where(real, cost, 0)) / count
     if name == "mean":
         return mean
-    variance = jnp.sum(jnp.where(real, (cost - mean) ** 2, 0)) / count
+    return _root(jnp.sum(jnp.where(real, (cost - mean) ** 2, 0)) / count)
+
+
+def _root(variance: jax.Array) -> jax.Array:
+    """[] square root with derivative 0 at 0."""
     return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+
+
+def _streamed_statistic(name: str, geometry: Streamed, a: jax.Array, b: jax.Array):
+    if name == "median":
+        raise ValueError(
+            "the median of costs needs all of them stored; use 'mean', 'max' or 'std', "
+            "or PointCloud(..., streamed=False)"
+        )
+    largest, mean, variance = geometry.moments(a > 0, b > 0)
+    return {"max": largest, "mean": mean, "std": _root(variance)}[name]
 
 
 def _check_scale(name: str, value: str | None) -> None:

@@ -90,7 +90,8 @@ class Target(NamedTuple):
 
     def fit(self, log_sums: jax.Array) -> jax.Array:
         """[n] x at which exp(x) times given sums is what is wanted."""
-        return (self.log - log_sums) * self.tau
+        # Without mass sums may be zero as well, and -inf - -inf is NaN.
+        return (self.log - jnp.where(self.real, log_sums, 0)) * self.tau
 
     def gain(self, old: jax.Array, new: jax.Array) -> jax.Array:
         """[] what the dual gains over epsilon by these terms, in mass."""

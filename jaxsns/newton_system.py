@@ -17,17 +17,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.linear import cholesky
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
-from jaxsns.linear.ell import Ell
 from jaxsns.numerics import default_shift, unit_roundoff
 
 
 class NewtonSystem(NamedTuple):
     """A above, as a kernel and the scalings around it: Q = diag(left) K diag(right)."""
 
-    kernel: DenseKernel | Ell
+    kernel: Kernel
     left: jax.Array  # [n]
     right: jax.Array  # [m]
     pin: jax.Array  # [n] w
@@ -42,7 +41,7 @@ def inverse_root(sums: jax.Array) -> jax.Array:
 
 
 def make_system(
-    kernel: DenseKernel,
+    kernel: Kernel,
     u: jax.Array,
     v: jax.Array,
     rows: jax.Array,
@@ -66,8 +65,8 @@ def make_system(
 
 def product(system: NewtonSystem, vector: jax.Array) -> jax.Array:
     """A times a vector, [n]: two products with the kernel."""
-    inner = system.kernel.transpose_times(system.left * vector)
-    outer = system.left * system.kernel.times(system.right**2 * inner)
+    squares = system.right**2
+    outer = system.left * system.kernel.normal(squares, system.left * vector)
     pinned = system.pin * jnp.vdot(system.pin, vector)
     return (system.unit + system.shift) * vector - outer + pinned
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns import dual, implicit, methods
+from jaxsns import dual, implicit, methods, streaming
 from jaxsns.checks import check_values
 from jaxsns.execute import execute
+from jaxsns.geometry import Dense
 from jaxsns.inputs import make_problem
 from jaxsns.methods import Options
 from jaxsns.numerics import default_tolerance
@@ -149,6 +150,8 @@ def solve(
         tolerance=_positive("tolerance", tolerance, problem.dtype),
         max_steps=_positive("max_steps", steps, jnp.int32),
     )
+    if not isinstance(problem.geometry.formed(), Dense):
+        streaming.check(name, options, continuation)
     path = chosen.path if continuation is None else bool(continuation)
     if name == "fixed" and path:
         raise ValueError("continuation needs early_stop=True; got early_stop=False")

@@ -26,7 +26,7 @@ def sharing(alone, size: int, batched, problem: Problem, options: Options, init)
         return None
     if not isinstance(options, NewtonOptions):
         return None
-    geometry = problem.dense().geometry
+    geometry = problem.formed().geometry
     assert isinstance(geometry, Dense)
     problem = dataclasses.replace(problem, geometry=None)
     flags = dataclasses.replace(batched[0], geometry=None), *batched[1:]
@@ -113,7 +113,7 @@ def _chunk(path: bool, work, arguments, before: Outcome | None = None) -> Outcom
     problem, options, init = arguments
     given = jax.vmap(input_status)(problem, options)
     fine = given == code(Status.RUNNING)
-    cost = jax.vmap(lambda p: p.dense().geometry.cost)(problem)
+    cost = jax.vmap(lambda p: p.geometry.dense().cost)(problem)
     a, b = problem.a.T, problem.b.T
     cost = jnp.moveaxis(cost, 0, -1)
     swapped = cost.shape[0] > cost.shape[1]

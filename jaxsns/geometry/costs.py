@@ -93,3 +93,35 @@ def matrix(cost: str | CostFunction, x: jax.Array, y: jax.Array) -> jax.Array:
         return cost(x, y)
     rows = jax.vmap(cost, in_axes=(None, 0))
     return jax.vmap(rows, in_axes=(0, None))(x, y)
+
+
+@functools.cache
+def exchanged(cost: str | CostFunction) -> str | CostFunction:
+    """Return the cost with its two points exchanged; the same for the same cost."""
+    if isinstance(cost, str):
+        return cost
+    if getattr(cost, "is_matrix", False) or cost in NAMED.values():
+
+        def other(x, y):
+            return cost(y, x).T
+
+        other.is_matrix = True  # type: ignore[attr-defined]
+        return other
+    return lambda u, v: cost(v, u)
+
+
+def reduced_sqeuclidean(
+    f: jax.Array, x: jax.Array, y: jax.Array, weight: jax.Array
+) -> jax.Array:
+    """[m, n] f_i - weight |x_i - y_j|^2 for f [n]; one product of matrices.
+
+    Norms and f are folded into it, around the mean of y: rounding is that of distances
+    from there, small for the pairs that matter if y is a block of neighbours.
+    """
+    centre = jax.lax.stop_gradient(jnp.mean(y, axis=0, keepdims=True))
+    x, y = x - centre, y - centre
+    norm = f - weight * jnp.sum(x**2, axis=1)
+    lift = -weight * jnp.sum(y**2, axis=1, keepdims=True)
+    left = jnp.concatenate([2 * weight * y, lift, jnp.ones_like(lift)], axis=1)
+    right = jnp.concatenate([x, jnp.ones_like(x[:, :1]), norm[:, None]], axis=1)
+    return matmul(left, right.T)

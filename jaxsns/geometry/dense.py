@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.numerics import smallest_kept
+from jaxsns.numerics import matmul, smallest_kept
 
 
 class Largest(NamedTuple):
@@ -51,8 +51,12 @@ class Dense:
         """Return the costs with rows and columns exchanged."""
         return Dense(self.cost.T)
 
-    def dense(self) -> "Dense":
+    def formed(self) -> "Dense":
         """Return the geometry on which a solve runs: this one."""
+        return self
+
+    def dense(self) -> "Dense":
+        """Return the costs as a matrix: this one."""
         return self
 
     def softmin(self, potential: jax.Array, epsilon: jax.Array, axis: int):
@@ -72,6 +76,11 @@ class Dense:
         """[n, m] exp((f_i + g_j - C_ij) / epsilon), in mass."""
         return jnp.exp(self.log_plan(f, g, epsilon))
 
+    def marginals(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
+        """([n], [m]) row and column sums of the plan; one pass."""
+        plan = self.plan(f, g, epsilon)
+        return jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
+
     def plan_times(
         self,
         f: jax.Array,
@@ -83,7 +92,7 @@ class Dense:
         """Plan times vectors: axis=1 sums over columns ([m] or [m, k] -> [n, ...])."""
         plan = self.plan(f, g, epsilon)
         plan = plan if axis == 1 else plan.T
-        return jnp.matmul(plan, vector, precision=jax.lax.Precision.HIGHEST)
+        return matmul(plan, vector)
 
     def transport_cost(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """<C, P>, in cost times mass; one pass."""

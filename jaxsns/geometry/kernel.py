@@ -1,15 +1,35 @@
 """A plan held as a matrix, behind the products that the solvers need.
 
-A streamed or sharded geometry brings its own class with the same four methods;
-no solver looks inside.
+Other geometries bring classes of their own with the methods of `Kernel`; solvers look
+inside only where they factorise or search a matrix.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxsns.numerics import matmul
+
+
+class Kernel(Protocol):
+    """What every kernel K [n, m] can do."""
+
+    def times(self, v: jax.Array) -> jax.Array:
+        """K v, [n]."""
+        ...
+
+    def transpose_times(self, u: jax.Array) -> jax.Array:
+        """K^T u, [m]."""
+        ...
+
+    def normal(self, weights: jax.Array, u: jax.Array) -> jax.Array:
+        """K diag(weights) K^T u, [n]."""
+        ...
+
+    def squares_times(self, v: jax.Array) -> jax.Array:
+        """(K o K) v, [n]."""
+        ...
 
 
 class DenseKernel(NamedTuple):
@@ -24,6 +44,10 @@ class DenseKernel(NamedTuple):
     def transpose_times(self, u: jax.Array) -> jax.Array:
         """K^T u, [m]."""
         return matmul(u, self.matrix)
+
+    def normal(self, weights: jax.Array, u: jax.Array) -> jax.Array:
+        """K diag(weights) K^T u, [n]."""
+        return self.times(weights * self.transpose_times(u))
 
     def squares_times(self, v: jax.Array) -> jax.Array:
         """(K o K) v, [n]: diagonals of products of K; one sweep over K."""

@@ -7,14 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsns.geometry import costs
+from jaxsns.geometry import costs, memory
 from jaxsns.geometry.dense import Dense
+from jaxsns.geometry.flipped import Flipped
+from jaxsns.geometry.sharding import Mesh
+from jaxsns.geometry.streamed import Streamed
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("x", "y", "factor"),
-    meta_fields=("cost",),
+    meta_fields=("cost", "streamed", "block", "mesh", "axis"),
 )
 @dataclasses.dataclass(frozen=True)
 class PointCloud:
@@ -27,14 +30,23 @@ class PointCloud:
         or a function of two points [d], [d] -> [] written in JAX. A function is
         static: use the same object again, not a fresh lambda, or it recompiles.
       factor: scalar by which the costs are multiplied; 1 if None.
-
-    The [n, m] matrix is formed once for a solve.
+      streamed: True never stores the [n, m] costs or plan and recomputes them in
+        blocks; False forms the matrix once for a solve; None: the matrix if it and
+        what a solve keeps beside it are small and fit (`geometry.memory`).
+      block: columns that are formed at a time when streamed; None: by shape.
+      mesh: devices among which the rows of the costs, the points x, are divided; such
+        a geometry is always streamed. Its axes must be of type Auto.
+      axis: name of the axis of `mesh` along which they are.
     """
 
     x: jax.Array
     y: jax.Array
     cost: str | costs.CostFunction = "sqeuclidean"
     factor: jax.Array | None = None
+    streamed: bool | None = None
+    block: int | None = None
+    mesh: jax.sharding.Mesh | None = None
+    axis: str | None = None
 
     def __post_init__(self):
         """Refuse an unknown cost; arrays are checked by `make_problem`."""
@@ -49,6 +61,25 @@ class PointCloud:
                 "cost must be a name or a function of two points; "
                 f"got {type(self.cost).__name__}"
             )
+        if self.streamed not in (None, True, False):
+            raise TypeError(
+                f"streamed must be True, False or None; got {self.streamed!r}"
+            )
+        if (self.mesh is None) != (self.axis is None):
+            raise ValueError(
+                "mesh and axis go together: give the mesh and the name of one of its "
+                f"axes; got mesh={self.mesh!r}, axis={self.axis!r}"
+            )
+        if self.mesh is not None and self.axis not in self.mesh.axis_names:
+            raise ValueError(
+                f"axis must be one of {self.mesh.axis_names}; got {self.axis!r}"
+            )
+        if self.mesh is not None and self.streamed is False:
+            raise ValueError("a geometry divided by mesh is streamed; got False")
+        block = self.block
+        whole = isinstance(block, int) and not isinstance(block, bool)
+        if block is not None and not (whole and block > 0):
+            raise ValueError(f"block must be a positive integer or None; got {block!r}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,6 +109,21 @@ class PointCloud:
         if self.factor is not None:
             factor = factor * self.factor
         return dataclasses.replace(self, factor=factor)
+
+    def formed(self) -> Dense | Streamed | Flipped:
+        """Return the geometry on which a solve runs: a matrix, or blocks of it."""
+        if self.mesh is not None:
+            assert self.axis is not None
+            other = self.in_blocks().transposed()
+            return Flipped(dataclasses.replace(other, mesh=Mesh(self.mesh, self.axis)))
+        streamed = self.streamed
+        if streamed is None:
+            streamed = not memory.fits(*self.shape, self.dtype)
+        return self.in_blocks() if streamed else self.dense()
+
+    def in_blocks(self) -> Streamed:
+        """Return the same costs, never stored."""
+        return Streamed(self.x, self.y, self.cost, self.factor, self.block)
 
     def dense(self) -> Dense:
         """Form the cost matrix: O(n m d) time, O(n m) memory."""

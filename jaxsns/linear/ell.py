@@ -28,6 +28,10 @@ class Ell(NamedTuple):
         gathered = jnp.sum(self.column_values * u[self.column_index], axis=1)
         return gathered.at[self.row_index].add(self.row_values * u[:, None])
 
+    def normal(self, weights: jax.Array, u: jax.Array) -> jax.Array:
+        """Matrix diag(weights) matrix^T u, [n]."""
+        return self.times(weights * self.transpose_times(u))
+
     def squares_times(self, v: jax.Array) -> jax.Array:
         """(Matrix o matrix) times v, [n]: no entry is held twice."""
         squares = self._replace(

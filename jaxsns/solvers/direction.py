@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import newton_system, sparse_system
-from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.newton_system import NewtonSystem
 from jaxsns.sparse_system import Pattern
 
@@ -50,7 +50,7 @@ class Direction(NamedTuple):
 class Point(NamedTuple):
     """The plan diag(exp(x)) K diag(exp(y)), its row sums and its error."""
 
-    kernel: DenseKernel
+    kernel: Kernel
     u: jax.Array  # [n] exp(x)
     v: jax.Array  # [m] exp(y)
     rows: jax.Array  # [n]
@@ -109,6 +109,7 @@ def _sparse_solve(
 
 def _judge(point: Point) -> Way:
     """Look for the largest entries; the plan is sparse if they hold nearly all."""
+    assert isinstance(point.kernel, DenseKernel)
     pattern = sparse_system.largest(point.kernel, point.u, point.v, point.rows)
     lost = sparse_system.dropped(pattern, point.u, point.v, point.rows)
     kind = jnp.where(lost[-1] <= SPARSE_LIMIT, SPARSE, EXACT)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import dual
-from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.geometry.kernel import Kernel
 from jaxsns.marginal import Target
 from jaxsns.numerics import goal, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem, hard
@@ -78,7 +78,7 @@ class NewtonState(NamedTuple):
     counts: Counts
 
 
-class _Point(NamedTuple):
+class Point(NamedTuple):
     """A point of the semi-dual, with exact columns."""
 
     x: jax.Array
@@ -87,8 +87,10 @@ class _Point(NamedTuple):
     error: jax.Array
 
 
-class _Inner(NamedTuple):
-    point: _Point
+class Inner(NamedTuple):
+    """Where the steps on one kernel stand."""
+
+    point: Point
     contraction: jax.Array  # [] of the last pure sweep
     mu: jax.Array
     newton: jax.Array  # [] bool: Newton has begun
@@ -98,10 +100,10 @@ class _Inner(NamedTuple):
     counts: Counts
 
 
-class _Setting(NamedTuple):
-    """Constants of one update."""
+class Setting(NamedTuple):
+    """Constants of the steps on one kernel."""
 
-    kernel: DenseKernel
+    kernel: Kernel
     rows: Target  # what is asked of the rows
     columns: Target
     gauge: jax.Array  # [] bool: a constant may be added to x
@@ -122,28 +124,29 @@ def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
     )
 
 
-def _at(setting: _Setting, x: jax.Array) -> _Point:
+def at(setting: Setting, x: jax.Array) -> Point:
+    """Point of the semi-dual with the columns that fit x."""
     y = dual.columns_for(setting.kernel, setting.columns, x)
     rows = dual.rows_for(setting.kernel, x, y)
     wanted = setting.rows.at(x)
     error = jnp.sum(jnp.abs(rows - wanted)) / jnp.sum(wanted)
-    return _Point(x, y, rows, error)
+    return Point(x, y, rows, error)
 
 
-def _gain(setting: _Setting, old: _Point, new: _Point) -> jax.Array:
+def _gain(setting: Setting, old: Point, new: Point) -> jax.Array:
     """[] increase of the semi-dual, in mass; exact for exact columns."""
     rows = setting.rows.gain(old.x, new.x)
     return rows + setting.columns.fitted_gain(old.y, new.y)
 
 
-def _sweep(setting: _Setting, point: _Point) -> _Point:
+def _sweep(setting: Setting, point: Point) -> Point:
     real = setting.rows.real
     ratio = setting.rows.at(point.x) / jnp.where(real, point.rows, 1)
     step = jnp.where(real, setting.rows.tau * jnp.log(ratio), 0)
-    return _at(setting, point.x + step)
+    return at(setting, point.x + step)
 
 
-def _newton(options: NewtonOptions, setting: _Setting, s: _Inner) -> _Inner:
+def _newton(options: NewtonOptions, setting: Setting, s: Inner) -> Inner:
     """One direction, then trials of shrinking length; no move if none is good."""
     old = s.point
     there = direction.Point(
@@ -180,7 +183,7 @@ def _newton(options: NewtonOptions, setting: _Setting, s: _Inner) -> _Inner:
 
     def attempt(trial):
         number, length, _, _ = trial
-        new = _at(setting, old.x + length * dx)
+        new = at(setting, old.x + length * dx)
         return number + 1, length * SHRINK, new, ratio(length, new)
 
     def failing(trial):
@@ -205,7 +208,7 @@ def _newton(options: NewtonOptions, setting: _Setting, s: _Inner) -> _Inner:
     return s._replace(point=point, mu=mu, way=found.way, counts=counts)
 
 
-def _step(options: NewtonOptions, setting: _Setting, first: jax.Array, s: _Inner):
+def _step(options: NewtonOptions, setting: Setting, first: jax.Array, s: Inner):
     """A Newton step if it pays, and a sweep."""
     needed = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
     slow = ~((s.contraction < 1) & (needed <= options.patience))
@@ -227,6 +230,36 @@ def _step(options: NewtonOptions, setting: _Setting, first: jax.Array, s: _Inner
     )
 
 
+def first(
+    options: NewtonOptions, point: Point, step: jax.Array, counts: Counts
+) -> Inner:
+    """State before the first step on a kernel."""
+    n, m, dtype = point.x.shape[0], point.y.shape[0], point.x.dtype
+    return Inner(
+        point=point,
+        contraction=jnp.ones_like(point.error),
+        mu=jnp.asarray(FIRST_MU, dtype),
+        newton=jnp.asarray(False),
+        way=direction.unjudged(options.linear_solver, n, m, dtype),
+        idle=jnp.asarray(0, jnp.int32),
+        step=step,
+        counts=counts,
+    )
+
+
+def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
+    """Step until the target is met, the kernel used up, or nothing moves."""
+    largest = largest_scaling(start.point.x.dtype)
+
+    def stepping(s: Inner) -> jax.Array:
+        small = jnp.max(jnp.abs(s.point.x)) <= largest
+        more = (s.point.error > setting.target) & (s.step < options.max_steps)
+        return more & small & (s.idle < IDLE)
+
+    step = functools.partial(_step, options, setting, start.step)
+    return jax.lax.while_loop(stepping, step, start)
+
+
 def update(
     problem: Problem, options: NewtonOptions, state: NewtonState, last: ArrayLike = True
 ) -> NewtonState:
@@ -235,7 +268,7 @@ def update(
     tolerance = jnp.asarray(options.tolerance, dtype)
     absorbed = dual.absorb(problem, state.f)
     error = dual.row_error(absorbed)
-    setting = _Setting(
+    setting = Setting(
         kernel=absorbed.kernel,
         rows=absorbed.row_target,
         columns=absorbed.column_target,
@@ -244,23 +277,9 @@ def update(
         target=goal(tolerance),
     )
 
-    def stepping(s: _Inner) -> jax.Array:
-        small = jnp.max(jnp.abs(s.point.x)) <= largest_scaling(dtype)
-        more = (s.point.error > setting.target) & (s.step < options.max_steps)
-        return more & small & (s.idle < IDLE)
-
-    start = _Inner(
-        point=_Point(jnp.zeros_like(problem.a), absorbed.y, absorbed.rows, error),
-        contraction=jnp.ones_like(error),
-        mu=jnp.asarray(FIRST_MU, dtype),
-        newton=jnp.asarray(False),
-        way=direction.unjudged(options.linear_solver, *problem.shape, dtype),
-        idle=jnp.asarray(0, jnp.int32),
-        step=state.step,
-        counts=state.counts.plus(passes=1),
-    )
-    step = functools.partial(_step, options, setting, state.step)
-    end = jax.lax.while_loop(stepping, step, start)
+    point = Point(jnp.zeros_like(problem.a), absorbed.y, absorbed.rows, error)
+    start = first(options, point, state.step, state.counts.plus(passes=1))
+    end = on_kernel(options, setting, start)
     f = absorbed.f + problem.epsilon * end.point.x
     g = problem.epsilon * end.point.y - absorbed.top
     settled = (end.point.error <= setting.target) | (end.idle >= IDLE)

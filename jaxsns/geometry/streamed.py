@@ -1,0 +1,286 @@
+"""A cost of two point clouds that is never stored: blocks of columns, one at a time.
+
+All that solvers and solutions ask for is a sum over columns or a number for each
+column of the reduced costs z_ji = (f_i - C_ij) / epsilon. A block of z is formed from
+the points, used and forgotten, in derivatives too (`jax.checkpoint`): memory is that
+of the points, the vectors and one block.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsns.geometry import blocks, costs, sharding
+from jaxsns.geometry.dense import Dense, Largest
+from jaxsns.geometry.sharding import Mesh
+from jaxsns.geometry.streamed_kernel import StreamedKernel
+from jaxsns.geometry.top_k import top_k
+from jaxsns.numerics import matmul
+
+BLOCK = 1 << 21  # entries of a block: a few of them fit into a cache or are 8 MiB each
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("x", "y", "factor"),
+    meta_fields=("cost", "block", "mesh"),
+)
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+    """Costs of x [n, d] and y [m, d], recomputed whenever they are needed.
+
+    Attributes:
+      x: [n, d] points.
+      y: [m, d] points.
+      cost: as in `PointCloud`.
+      factor: scalar by which costs are multiplied; 1 if None.
+      block: columns that are formed at a time; None: about 2 million entries.
+      mesh: devices among which the columns are divided, or None.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    cost: str | costs.CostFunction = "sqeuclidean"
+    factor: jax.Array | None = None
+    block: int | None = None
+    mesh: Mesh | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, m)."""
+        return self.x.shape[-2], self.y.shape[-2]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Dtype in which the costs come out."""
+        return np.result_type(self.x.dtype, self.y.dtype)
+
+    @property
+    def arrays(self) -> dict[str, jax.Array]:
+        """The arrays behind it by name, for checks of their values."""
+        return {"x": self.x, "y": self.y}
+
+    def transposed(self) -> "Streamed":
+        """Return the costs with rows and columns exchanged, on one device."""
+        cost = costs.exchanged(self.cost)
+        return dataclasses.replace(self, x=self.y, y=self.x, cost=cost, mesh=None)
+
+    def formed(self) -> "Streamed":
+        """Return the geometry on which a solve runs: this one."""
+        return self
+
+    def dense(self) -> Dense:
+        """Form the cost matrix: O(n m) memory."""
+        matrix = costs.matrix(self.cost, self.x, self.y)
+        return Dense(matrix if self.factor is None else matrix * self.factor)
+
+    def cost_block(self, y: jax.Array) -> jax.Array:
+        """[k, n] costs of some columns, given their points [k, d]."""
+        matrix = costs.matrix(self.cost, self.x, y).T
+        return matrix if self.factor is None else matrix * self.factor
+
+    def pair_costs(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+        """Costs of pairs of indices, both of one shape [r, k] or [r, 1]."""
+        x, y = self.x[rows], self.y[columns]
+        if self.cost in ("sqeuclidean", costs.sqeuclidean):
+            matrix = jnp.sum((x - y) ** 2, axis=-1)
+        else:
+            one = lambda u, v: costs.matrix(self.cost, u, v).reshape(-1)
+            matrix = jax.vmap(one)(x, y)
+        return matrix if self.factor is None else matrix * self.factor
+
+    def reduced_block(self, f: jax.Array, epsilon: jax.Array, y: jax.Array):
+        """[k, n] (f_i - C_ij) / epsilon for the columns with points y [k, d]."""
+        if self.cost not in ("sqeuclidean", costs.sqeuclidean):
+            return (f[None, :] - self.cost_block(y)) / epsilon
+        weight = 1 / epsilon if self.factor is None else self.factor / epsilon
+        return costs.reduced_sqeuclidean(f / epsilon, self.x, y, weight)
+
+    def block_size(self, multiple: int = 1) -> int:
+        """Columns at a time, a multiple of a number."""
+        n, m = self.shape
+        size = self.block or max(BLOCK // n, 1)
+        return max(min(size, m) // multiple, 1) * multiple
+
+    def columns(
+        self,
+        function: Callable[[jax.Array, Any, Any], tuple[Any, Any]],
+        f: jax.Array,
+        epsilon: jax.Array,
+        inputs: Any = (),
+        shared: Any = (),
+        multiple: int = 1,
+    ) -> tuple[Any, Any]:
+        """Run over blocks of columns.
+
+        Args:
+          function: of z [k, n], the inputs of k columns and `shared`, to (sums,
+            outputs): what is added up over the blocks, and arrays with k (or
+            k / multiple) entries. It must not close over traced arrays.
+          f: [n] row potentials.
+          epsilon: [].
+          inputs: pytree of arrays [m, ...].
+          shared: pytree of arrays that all columns have.
+          multiple: of which k is one, and m on each device.
+
+        Returns:
+          The sums and the outputs [m, ...], the latter divided among the devices as
+          the columns are. One pass; sums over devices are added up by one collective.
+        """
+        size = self.block_size(multiple)
+
+        def run(operands, mine, real=None, axis=None):
+            f, epsilon, x, factor, shared = operands
+            local = Streamed(x, self.y[:1], self.cost, factor)
+
+            def block(given):
+                (y, values), real = given
+                z = local.reduced_block(f, epsilon, y)
+                if real is not None:
+                    z = jnp.where(real[:, None], z, -jnp.inf)
+                return function(z, values, shared)
+
+            return blocks.scan(block, (mine, real), size, axis)
+
+        operands, mine = (f, epsilon, self.x, self.factor, shared), (self.y, inputs)
+        if self.mesh is None:
+            return run(operands, mine)
+        return sharding.over_columns(self.mesh, run)(operands, mine)
+
+    def softmin(self, potential: jax.Array, epsilon: jax.Array, axis: int):
+        """Soft minimum of cost minus potential along an axis, as in `Dense`."""
+        if axis == 1:
+            if self.mesh is None:
+                return self.transposed().softmin(potential, epsilon, 0)
+            where = self.mesh
+
+            def mine(operands, own):
+                local, epsilon = operands
+                local = dataclasses.replace(local, y=own[0]).transposed()
+                soft = local.softmin(own[1], epsilon, 0)
+                return -epsilon * sharding.log_sum(where, -soft / epsilon)
+
+            alone = dataclasses.replace(self, y=self.y[:1], mesh=None)
+            run = sharding.everywhere(where, mine)
+            return run((alone, epsilon), (self.y, potential))
+
+        def block(z, *_):
+            return (), jax.nn.logsumexp(z, axis=1)
+
+        return -epsilon * self.columns(block, potential, epsilon)[1]
+
+    def plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
+        """[n, m] the plan, stored: for those who ask for it."""
+        return self.dense().plan(f, g, epsilon)
+
+    def marginals(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
+        """([n], [m]) row and column sums of the plan; one pass."""
+
+        def block(z, log_v, _):
+            plan = jnp.exp(z + log_v[:, None])
+            return jnp.sum(plan, axis=0), jnp.sum(plan, axis=1)
+
+        return self.columns(block, f, epsilon, g / epsilon)
+
+    def plan_times(
+        self,
+        f: jax.Array,
+        g: jax.Array,
+        epsilon: jax.Array,
+        vector: jax.Array,
+        axis: int,
+    ) -> jax.Array:
+        """Plan times vectors, as in `Dense`; one pass."""
+        if axis == 1:
+
+            def weigh(z, given, _):
+                plan = jnp.exp(z + given[0][:, None])
+                return matmul(plan.T, given[1]), ()
+
+            return self.columns(weigh, f, epsilon, (g / epsilon, vector))[0]
+
+        def block(z, log_v, vector):
+            return (), matmul(jnp.exp(z + log_v[:, None]), vector)
+
+        return self.columns(block, f, epsilon, g / epsilon, vector)[1]
+
+    def transport_cost(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
+        """<C, P>, in cost times mass; one pass."""
+
+        def block(z, given, local):
+            y, log_v = given
+            plan = jnp.exp(z + log_v[:, None])
+            return jnp.sum(local.cost_block(y) * plan), ()
+
+        alone = dataclasses.replace(self, y=self.y[:1], mesh=None)
+        return self.columns(block, f, epsilon, (self.y, g / epsilon), alone)[0]
+
+    def largest(
+        self, f: jax.Array, g: jax.Array, epsilon: jax.Array, k: int, axis: int
+    ) -> Largest:
+        """Return the k largest plan entries along an axis, chosen in float32."""
+        if axis == 1:
+            if self.mesh is None:
+                return self.transposed().largest(g, f, epsilon, k, 0)
+            where = self.mesh
+
+            def mine(operands, own):
+                local, f, epsilon = operands
+                local = dataclasses.replace(local, y=own[0]).transposed()
+                width = own[0].shape[0]
+                log, index = local.largest(own[1], f, epsilon, min(k, width), 0)
+                fill = ((0, 0), (0, k - min(k, width)))
+                log = jnp.pad(log, fill, constant_values=-jnp.inf)
+                first = jax.lax.axis_index(where.axis) * width
+                index = jnp.pad(index + first.astype(index.dtype), fill)
+                return Largest(*sharding.merge_largest(where, log, index))
+
+            alone = dataclasses.replace(self, y=self.y[:1], mesh=None)
+            run = sharding.everywhere(where, mine)
+            return run((alone, f, epsilon), (self.y, g))
+
+        def block(z, log_v, _):
+            indices = top_k(z.astype(jnp.float32), k)
+            log = jnp.take_along_axis(z, indices, axis=1) + log_v[:, None]
+            return (), Largest(log, indices)
+
+        return self.columns(block, f, epsilon, g / epsilon)[1]
+
+    def moments(self, rows: jax.Array, columns: jax.Array):
+        """([], [], []) largest, mean and mean square about it of the costs.
+
+        rows [n], columns [m]: bool, the atoms that count. Two passes without
+        exponentials.
+        """
+        zero, one = jnp.zeros(rows.shape, self.dtype), jnp.ones((), self.dtype)
+        count = jnp.sum(rows, dtype=zero.dtype) * jnp.sum(columns, dtype=zero.dtype)
+
+        def first(z, real, rows):
+            both = real[:, None] & rows[None, :]
+            top = jnp.max(jnp.where(both, -z, -jnp.inf), axis=1)
+            return jnp.sum(jnp.where(both, -z, 0)), top
+
+        total, top = self.columns(first, zero, one, columns, rows)
+        mean = total / count
+
+        def second(z, real, shared):
+            rows, mean = shared
+            both = real[:, None] & rows[None, :]
+            return jnp.sum(jnp.where(both, (-z - mean) ** 2, 0)), ()
+
+        squares = self.columns(second, zero, one, columns, (rows, mean))[0]
+        return jnp.max(top), mean, squares / count
+
+    def kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> StreamedKernel:
+        """Return the plan of finite potentials, behind its products."""
+        return StreamedKernel(self, f, g / epsilon, epsilon)
+
+    def absorb(self, f: jax.Array, epsilon: jax.Array):
+        """Kernel of given row potentials, each column scaled to a maximum of 1."""
+        top = self.columns(lambda z, *_: ((), jnp.max(z, axis=1)), f, epsilon)[1]
+        return StreamedKernel(self, f, -top, epsilon), epsilon * top

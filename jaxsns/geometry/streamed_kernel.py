@@ -1,0 +1,53 @@
+"""The plan of a streamed geometry behind the products that solvers use."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns.numerics import matmul
+
+
+class StreamedKernel(NamedTuple):
+    """K_ij = exp((f_i - C_ij) / epsilon + log_v_j), with a pass for each product."""
+
+    geometry: Any  # a `Streamed`
+    f: jax.Array  # [n] cost
+    log_v: jax.Array  # [m]
+    epsilon: jax.Array  # []
+
+    def _columns(self, function, inputs=(), shared=()):
+        def block(z, given, shared):
+            log_v, more = given
+            return function(jnp.exp(z + log_v[:, None]), more, shared)
+
+        return self.geometry.columns(
+            block, self.f, self.epsilon, (self.log_v, inputs), shared
+        )
+
+    def times(self, v: jax.Array) -> jax.Array:
+        """K v, [n]; one pass."""
+        return self._columns(lambda k, v, _: (matmul(v, k), ()), v)[0]
+
+    def transpose_times(self, u: jax.Array) -> jax.Array:
+        """K^T u, [m]; one pass."""
+        return self._columns(lambda k, _, u: ((), matmul(k, u)), shared=u)[1]
+
+    def normal(self, weights: jax.Array, u: jax.Array) -> jax.Array:
+        """K diag(weights) K^T u, [n], in one pass instead of two.
+
+        A block of columns is whole in K^T u, so its share of the rest follows at once.
+        """
+
+        def block(k, weights, u):
+            return matmul(weights * matmul(k, u), k), ()
+
+        return self._columns(block, weights, u)[0]
+
+    def squares_times(self, v: jax.Array) -> jax.Array:
+        """(K o K) v, [n]; one pass."""
+        return self._columns(lambda k, v, _: (matmul(v, k * k), ()), v)[0]
+
+    def sums(self) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums; one pass."""
+        return self._columns(lambda k, *_: (jnp.sum(k, axis=0), jnp.sum(k, axis=1)))
