@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.clusters import Layout
-from jaxsns.geometry.streamed import Streamed
-from jaxsns.linear import ell
+from jaxsns.geometry import Streamed, blocks
 from jaxsns.linear.ell import Ell
 from jaxsns.numerics import matmul, safe_log
 
 KEPT = 32  # entries in the list of a row or column
+COMPARED = 2048  # columns whose lists are compared with those of rows at a time
 
 
 class NearKernel(NamedTuple):
@@ -79,7 +79,16 @@ def find_pattern(
     """Look for the largest entries of the plan of f and g; two passes of sorting."""
     by_row = geometry.largest(f, g, epsilon, k, axis=1).indices
     by_column = geometry.largest(f, g, epsilon, k, axis=0).indices
-    twice = ell.repeats(by_row, by_column) < k
+
+    def repeated(given):
+        columns, own = given
+        # [block, k, k] comparisons exist at a time, not [m, k, k].
+        same = by_row[columns] == own[:, None, None]
+        return (), jnp.any(same, axis=2)
+
+    columns = by_column, jnp.arange(by_column.shape[0], dtype=by_row.dtype)
+    size = min(COMPARED, by_column.shape[0])
+    twice = blocks.scan(repeated, columns, size)[1]
     return Pattern(by_row, by_column, twice, jnp.asarray(True))
 
 

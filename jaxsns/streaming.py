@@ -63,7 +63,7 @@ def _start(arranged: Sorted, first: jax.Array) -> jax.Array:
     problem = arranged.problem
     small, across, _ = coarse(arranged)
     small = small.with_epsilon(first)
-    options = NewtonOptions(tolerance=START_TOLERANCE, max_steps=300)
+    options = NewtonOptions(START_TOLERANCE, max_steps=300, linear_solver="cg")
     state = newton.init(small)
     count = continuation.levels(small)
     end = continuation.run(small, options, state, newton.update, count)

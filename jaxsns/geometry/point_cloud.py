@@ -74,6 +74,13 @@ class PointCloud:
             raise ValueError(
                 f"axis must be one of {self.mesh.axis_names}; got {self.axis!r}"
             )
+        kinds = () if self.mesh is None else self.mesh.axis_types
+        if any(kind != jax.sharding.AxisType.Auto for kind in kinds):
+            raise ValueError(
+                "the axes of mesh must be of type jax.sharding.AxisType.Auto "
+                "(jax.make_mesh(..., axis_types=(AxisType.Auto,))); "
+                f"got {kinds}"
+            )
         if self.mesh is not None and self.streamed is False:
             raise ValueError("a geometry divided by mesh is streamed; got False")
         block = self.block

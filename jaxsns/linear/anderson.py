@@ -46,7 +46,7 @@ def mix(
     )
     points = keep(history.points, point - history.last_point)
     changes = keep(history.changes, change - history.last_change)
-    weighted = changes * weights
+    weighted = changes * weights[None, :]
     gram = matmul(weighted, changes.T)
     size = jnp.trace(gram)
     # Differences that are rounding must not be fitted: their weights would be huge.

@@ -1,0 +1,123 @@
+"""Checks on eight simulated devices; a program of its own, run by `test_devices`.
+
+The number of devices must be set before JAX starts. Prints one line a check.
+"""
+
+import os
+import re
+import sys
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
+
+import jaxsns  # noqa: E402
+from jaxsns import Status  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+MESH = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+ROWS = NamedSharding(MESH, PartitionSpec("rows"))
+COLLECTIVE = re.compile(
+    r"= (\(?\w+\[[^=]*?) (all-gather|all-reduce|all-to-all|collective-permute)"
+)
+
+
+def moved(text):
+    """Numbers that each collective of a compiled program moves, largest first."""
+    out = []
+    for shapes, kind in COLLECTIVE.findall(text):
+        for shape in re.findall(r"\[([\d,]*)\]", shapes):
+            out.append((int(np.prod([int(k) for k in shape.split(",") if k])), kind))
+    return sorted(out, reverse=True)
+
+
+def same(name, mine, theirs, atol):
+    """Print what differs, and fail if it is too much."""
+    difference = float(np.max(np.abs(np.asarray(mine) - np.asarray(theirs))))
+    print(f"{name}: {difference:.1e}")
+    assert difference <= atol, name
+
+
+def points_divided(n, m):
+    """Row points on eight devices: potentials, status, gradient, communication."""
+    random = np.random.default_rng(0)
+    x, y = (jnp.asarray(random.normal(size=(k, 2))) for k in (n, m))
+    a = jnp.asarray(random.random(n) + 0.1)
+    a, weights = a / a.sum(), jnp.asarray(random.normal(size=n))
+    given = jax.device_put(x, ROWS) if n % 8 == 0 else x
+
+    def loss(x, y, **fields):
+        cloud = jaxsns.PointCloud(x, y, block=16, **fields)
+        solution = jaxsns.solve(cloud, a, epsilon=0.05, tolerance=1e-11)
+        inner = jnp.vdot(weights, solution.f) + solution.transport_cost
+        return inner + jnp.sum(solution.barycentric(y)), solution
+
+    def run(**fields):
+        def both(x, y):
+            return jax.value_and_grad(loss, (0, 1), has_aux=True)(x, y, **fields)
+
+        return jax.jit(both)
+
+    divided = run(mesh=MESH, axis="rows").lower(given, y).compile()
+    (_, mine), gradient = divided(given, y)
+    (_, theirs), expected = run(streamed=False)(x, y)
+    assert int(mine.status) == Status.CONVERGED
+    same(f"points {n} x {m}, f", mine.f, theirs.f, 1e-10)
+    same(f"points {n} x {m}, g", mine.g, theirs.g, 1e-10)
+    for k in range(2):
+        scale = float(jnp.max(jnp.abs(expected[k])))
+        same(f"points {n} x {m}, gradient {k}", gradient[k], expected[k], 1e-8 * scale)
+    most = moved(divided.as_text())[0]
+    print("most moved at once", most)
+    # Lists of 32 entries of two devices, or the mass between clusters: not the costs.
+    assert most[0] <= max(64 * 512, 128 * 128) < n * m / 4
+
+
+def matrix_divided(n, m):
+    """A cost matrix divided by rows: Sinkhorn, Newton with conjugate gradients."""
+    random = np.random.default_rng(1)
+    cost = random.random((n, m))
+    divided = jax.device_put(cost, NamedSharding(MESH, PartitionSpec("rows", None)))
+    for method in ("sinkhorn", jaxsns.NewtonOptions(linear_solver="cg")):
+
+        def run(cost, method=method):
+            return jaxsns.solve(cost, epsilon=0.05, tolerance=1e-11, method=method)
+
+        compiled = jax.jit(run).lower(divided).compile()
+        mine, theirs = compiled(divided), jax.jit(run)(jnp.asarray(cost))
+        assert int(mine.status) == int(theirs.status) == Status.CONVERGED
+        same(f"matrix, {theirs.method}, f", mine.f, theirs.f, 1e-9)
+        most = moved(compiled.as_text())[0]
+        print("most moved at once", most)
+        assert most[0] <= 2 * max(n, m)
+
+
+def batch_divided():
+    """Problems divided among devices: no communication at all."""
+    random = np.random.default_rng(2)
+    costs = jnp.asarray(random.random((16, 12, 14)))
+    part = PartitionSpec("rows")
+    solve = jax.vmap(lambda c: jaxsns.solve(c, epsilon=0.05).f)
+    divided = jax.jit(
+        jax.shard_map(solve, mesh=MESH, in_specs=part, out_specs=part, check_vma=False)
+    )
+    compiled = divided.lower(jax.device_put(costs, ROWS)).compile()
+    same("batch", compiled(jax.device_put(costs, ROWS)), solve(costs), 1e-12)
+    assert not moved(compiled.as_text())
+
+
+if __name__ == "__main__":
+    checks = {
+        "even": lambda: points_divided(384, 440),
+        "uneven": lambda: points_divided(381, 437),
+        "matrix": lambda: matrix_divided(64, 80),
+        "batch": batch_divided,
+    }
+    assert jax.device_count() == 8
+    for check in sys.argv[1:] or checks:
+        checks[check]()

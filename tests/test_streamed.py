@@ -1,0 +1,409 @@
+"""Costs that are never stored: the same answers, and nothing of size [n, m]."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsns
+from jaxsns import Status, clusters, near_kernel
+from jaxsns.arrangement import arrange
+from jaxsns.geometry import memory
+from jaxsns.geometry.streamed import Streamed
+from jaxsns.geometry.top_k import top_k
+from jaxsns.linear import anderson
+from jaxsns.look import look
+from tests import references
+
+R = np.random.default_rng(0)
+N, M = 140, 170
+
+
+def _cloud(d=2, n=N, m=M, **options):
+    x, y = R.normal(size=(n, d)), R.normal(size=(m, d)) + 0.3
+    return jaxsns.PointCloud(jnp.asarray(x), jnp.asarray(y), **options)
+
+
+def _masses(n, empty=()):
+    a = R.random(n) + 0.1
+    a[list(empty)] = 0
+    return a / a.sum()
+
+
+def _strange(u, v):
+    return jnp.abs(u[0] - 2 * v[0]) + jnp.sum((u - v) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("cost", "d"),
+    [("sqeuclidean", 2), ("sqeuclidean", 7), ("l1", 3), (_strange, 2)],
+)
+def test_operations_are_those_of_the_matrix(cost, d):
+    cloud = _cloud(d, 12, 17, cost=cost, block=5, factor=jnp.asarray(0.7))
+    f, g = jnp.asarray(R.normal(size=12)), jnp.asarray(R.normal(size=17))
+    u, v = jnp.asarray(R.normal(size=(12, 3))), jnp.asarray(R.normal(size=17))
+    e = jnp.asarray(0.8)
+
+    @jax.jit
+    def both(streamed, dense):
+        kernel = streamed.kernel(f, g, e)
+        plan = dense.plan(f, g, e)
+        pairs = [
+            (streamed.softmin(f, e, 0), dense.softmin(f, e, 0)),
+            (streamed.softmin(g, e, 1), dense.softmin(g, e, 1)),
+            (streamed.marginals(f, g, e), dense.marginals(f, g, e)),
+            *(
+                (streamed.plan_times(f, g, e, w, k), dense.plan_times(f, g, e, w, k))
+                for w, k in ((u, 0), (v, 1))
+            ),
+            (streamed.transport_cost(f, g, e), dense.transport_cost(f, g, e)),
+            *(
+                (streamed.largest(f, g, e, 3, k), dense.largest(f, g, e, 3, k))
+                for k in (0, 1)
+            ),
+            (kernel.normal(v, u[:, 0]), plan @ (v * (u[:, 0] @ plan))),
+            (kernel.squares_times(v), plan**2 @ v),
+            (
+                streamed.moments(f > 0, g > 0),
+                _moments(dense.cost, f > 0, g > 0),
+            ),
+            (streamed.pair_costs(jnp.arange(5)[:, None], jnp.arange(10).reshape(5, 2)),
+             jnp.take_along_axis(dense.cost[:5], jnp.arange(10).reshape(5, 2), axis=1)),
+        ]  # fmt: skip
+        return [tuple(pair) for pair in pairs]
+
+    for mine, theirs in both(cloud.in_blocks(), cloud.dense()):
+        for x, y in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+            np.testing.assert_allclose(x, y, rtol=2e-12, atol=1e-13)
+
+
+def _moments(cost, rows, columns):
+    real = rows[:, None] & columns[None, :]
+    mean = jnp.mean(cost, where=real)
+    square = jnp.mean((cost - mean) ** 2, where=real)
+    return jnp.max(jnp.where(real, cost, -jnp.inf)), mean, square
+
+
+@pytest.mark.parametrize(("n", "k"), [(7, 3), (1000, 8), (997, 5), (64, 8)])
+def test_largest_entries_of_long_rows_are_exact(n, k):
+    values = R.permutation(4 * n).reshape(4, n).astype(np.float32)
+    expected = np.argsort(-values, axis=1)[:, :k]
+    np.testing.assert_array_equal(top_k(jnp.asarray(values), k), expected)
+
+
+@pytest.mark.parametrize(("n", "parts"), [(150, 1), (150, 3), (64, 1), (1000, 1)])
+def test_clusters_hold_every_point_once_and_are_tight(n, parts):
+    points = R.random((n, 2))
+    shape = clusters.layout(n, parts)
+    order = clusters.order(jnp.asarray(points), shape)
+    assert (shape.number + shape.empty) % parts == 0
+    source = np.asarray(order.source)
+    np.testing.assert_array_equal(np.sort(source[np.asarray(order.real)]), np.arange(n))
+    back = order.restore(order.sort(jnp.arange(n)))
+    np.testing.assert_array_equal(back, np.arange(n))
+    mass = _masses(n)
+    np.testing.assert_allclose(np.sum(order.masses(jnp.asarray(mass))), 1, rtol=1e-14)
+    inside = points[source][: shape.number * shape.size].reshape(shape.number, -1, 2)
+    assert np.all(np.isin(np.arange(n), source))
+    spread = np.mean(np.sum(np.var(inside, axis=1), axis=-1))
+    # A square cut into k cells has cells of 1 / k of its area; twice that is tight.
+    assert spread < 2 / shape.number * np.sum(np.var(points, axis=0))
+
+
+def test_model_has_the_sums_of_the_plan_and_is_the_plan_where_lists_are_whole():
+    cloud = _cloud(2, 40, 36).in_blocks()
+    problem = jaxsns.make_problem(
+        _cloud(2, 40, 36), _masses(40, [3]), _masses(36, [0, 5]), epsilon=0.3
+    )
+    problem = dataclasses.replace(problem, geometry=cloud)
+    arranged = arrange(problem)
+    inner, shapes = arranged.problem, arranged.shapes
+    n, m = inner.shape
+    f = jnp.where(inner.a > 0, jnp.asarray(R.normal(size=n)), -1e150)
+    seen = look(inner, f, shapes)
+    plan = np.exp((f[:, None] + seen.g[None] - inner.geometry.dense().cost) / 0.3)
+    np.testing.assert_allclose(seen.rows, plan.sum(1), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(plan.sum(0), inner.b, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(np.sum(seen.flow), 1, rtol=1e-12)
+    for k in (4, min(n, m)):
+        e = problem.epsilon
+        pattern = near_kernel.find_pattern(inner.geometry, f, seen.g, e, k)
+        kernel = near_kernel.build(
+            inner.geometry, f, seen.g, e, pattern,
+            seen.rows, seen.columns, seen.flow, shapes,
+        )  # fmt: skip
+        np.testing.assert_allclose(kernel.times(jnp.ones(m)), plan.sum(1), atol=1e-14)
+        sums = kernel.transpose_times(jnp.ones(n))
+        np.testing.assert_allclose(sums, plan.sum(0), atol=1e-14)
+    v = R.normal(size=m)
+    np.testing.assert_allclose(kernel.times(jnp.asarray(v)), plan @ v, atol=1e-14)
+    np.testing.assert_allclose(kernel.squares_times(v**2), plan**2 @ v**2, atol=1e-14)
+
+
+def test_anderson_solves_a_linear_iteration_in_as_many_steps_as_it_has_factors():
+    factors = np.repeat([0.9, 0.5, -0.3], 4)
+    fixed = R.normal(size=12)
+    weights = jnp.asarray(R.random(12) + 0.1)
+    point, history = jnp.zeros(12), anderson.empty(12, jnp.float64)
+    for _ in range(4):
+        change = (factors - 1) * (point - fixed)
+        history, point = anderson.mix(history, point, change, weights)
+    np.testing.assert_allclose(point, fixed, atol=1e-8)
+
+
+@jax.jit
+def _solve(cloud, a, b, epsilon, tolerance=1e-11):
+    return jaxsns.solve(cloud, a, b, epsilon=epsilon, tolerance=tolerance)
+
+
+def _against_reference(solution, cloud, a, b, epsilon, atol):
+    cost = np.asarray(cloud.dense().cost)
+    assert int(solution.status) == Status.CONVERGED
+    f, g = references.sinkhorn(cost, a, b, epsilon)
+    expected = references.plan(cost, f, g, epsilon)
+    found = np.asarray(solution.f), np.asarray(solution.g)
+    mine = references.plan(cost, *found, epsilon)
+    assert np.abs(mine - expected).sum() < atol
+    real_a, real_b = a > 0, b > 0
+    np.testing.assert_allclose(solution.f[real_a], f[real_a], atol=10 * atol)
+    np.testing.assert_allclose(solution.g[real_b], g[real_b], atol=10 * atol)
+    assert np.all(np.isneginf(solution.f[~real_a]))
+    error = references.error(cost, a, b, solution.f, solution.g, epsilon)
+    np.testing.assert_allclose(solution.error, error, rtol=0.05, atol=1e-13)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.02])
+@pytest.mark.parametrize("empty", [(), (0, 7, 139)])
+def test_potentials_and_plan_are_those_of_a_dense_loop(epsilon, empty):
+    cloud = _cloud(streamed=True, block=50)
+    a, b = _masses(N, empty), _masses(M, empty)
+    solution = _solve(cloud, a, b, epsilon)
+    _against_reference(solution, cloud, a, b, epsilon, 1e-9)
+
+
+def test_rows_that_the_start_loses_are_found_again():
+    cloud = _cloud(streamed=True, block=50)
+    # Points far from all others: clusters say nothing of where they go.
+    cloud = dataclasses.replace(cloud, x=cloud.x.at[:3].multiply(12.0))
+    a, b = _masses(N), _masses(M)
+    solution = _solve(cloud, a, b, 0.1)
+    _against_reference(solution, cloud, a, b, 0.1, 1e-9)
+
+
+def test_more_rows_than_columns_and_many_dimensions():
+    cloud = _cloud(10, 90, 60, streamed=True)
+    a, b = _masses(90), _masses(60)
+    _against_reference(_solve(cloud, a, b, 0.3), cloud, a, b, 0.3, 1e-9)
+
+
+def test_penalised_marginals():
+    cloud = _cloud(streamed=True)
+    a, b = _masses(N, [2]), 1.3 * _masses(M)
+    solution = jaxsns.solve(
+        cloud, a, b, epsilon=0.2, rho_a=1.0, rho_b=2.0, tolerance=1e-11
+    )
+    assert int(solution.status) == Status.CONVERGED
+    cost = np.asarray(cloud.dense().cost)
+    f, g = references.unbalanced(cost, a, b, 0.2, 1.0, 2.0)
+    np.testing.assert_allclose(solution.g, g, atol=1e-9)
+    np.testing.assert_allclose(
+        references.plan(cost, np.asarray(solution.f), np.asarray(solution.g), 0.2),
+        references.plan(cost, f, g, 0.2),
+        atol=1e-11,
+    )
+
+
+def test_sinkhorn_over_relaxed_and_with_a_fixed_number_of_sweeps():
+    cloud = _cloud(streamed=True, block=50)
+    a, b = _masses(N, [1]), _masses(M)
+    solution = jaxsns.solve(
+        cloud, a, b, epsilon=0.3, tolerance=1e-11, method="sinkhorn"
+    )
+    _against_reference(solution, cloud, a, b, 0.3, 1e-9)
+    assert int(solution.counts.passes) < 150
+    fixed = jaxsns.solve(cloud, a, b, epsilon=0.3, early_stop=False, max_steps=5)
+    stored = dataclasses.replace(cloud, streamed=False)
+    dense = jaxsns.solve(stored, a, b, epsilon=0.3, early_stop=False, max_steps=5)
+    np.testing.assert_allclose(fixed.plan(), dense.plan(), atol=1e-14)
+    assert int(fixed.status) == Status.MAX_STEPS
+    assert int(fixed.counts.sweeps) == 5
+
+
+def test_float32_reaches_its_tolerance_as_float64_judges():
+    cloud = _cloud(streamed=True).astype(jnp.float32)
+    a, b = np.full(N, 1 / N), np.full(M, 1 / M)
+    for epsilon in (0.5, 0.03):
+        solution = jaxsns.solve(cloud, epsilon=epsilon, tolerance=1e-4)
+        assert solution.f.dtype == jnp.float32
+        assert int(solution.status) == Status.CONVERGED
+        cost = np.asarray(cloud.astype(jnp.float64).dense().cost)
+        assert references.error(cost, a, b, solution.f, solution.g, epsilon) < 1.1e-4
+
+
+def test_statuses():
+    cloud = _cloud(streamed=True, block=50)
+    a, b = jnp.asarray(_masses(N)), jnp.asarray(_masses(M))
+    broken = dataclasses.replace(cloud, x=cloud.x.at[4, 0].set(jnp.nan))
+    for given, expected in (
+        ((broken, a, b, 0.1), Status.NONFINITE),
+        ((cloud, 2 * a, b, 0.1), Status.MASS_MISMATCH),
+        ((cloud, a, b, -0.1), Status.INVALID_INPUT),
+        ((cloud, a, b, 0.1, 1e-18), Status.STALLED),
+    ):
+        solution = _solve(*given)
+        assert int(solution.status) == expected
+        assert np.all(np.isnan(solution.f)) == (expected != Status.STALLED)
+    short = jaxsns.solve(cloud, a, b, epsilon=0.02, max_steps=2)
+    assert int(short.status) == Status.MAX_STEPS
+    assert float(short.error) > 1e-10
+
+
+def _loss(kind, streamed, x, y, a, b, epsilon):
+    cloud = jaxsns.PointCloud(x, y, streamed=streamed, block=50)
+    solution = jaxsns.solve(cloud, a, b, epsilon=epsilon, tolerance=1e-12)
+    if kind == "value":
+        return solution.value
+    weights = jnp.sin(jnp.arange(N * 1.0))
+    inner = jnp.vdot(weights, jnp.where(a > 0, solution.f, 0))
+    means = jnp.sum(weights[:, None] * solution.barycentric(y))
+    return inner + means + solution.transport_cost
+
+
+@pytest.mark.parametrize("kind", ["value", "all"])
+def test_first_derivatives_are_those_of_the_matrix(kind):
+    cloud = _cloud()
+    given = cloud.x, cloud.y, jnp.asarray(_masses(N, [5])), jnp.asarray(_masses(M))
+    found = []
+    for streamed in (True, False):
+        gradient = jax.grad(_loss, argnums=(2, 3, 4, 6))
+        run = jax.jit(gradient, static_argnums=(0, 1))
+        found.append(run(kind, streamed, *given, 0.1))
+    for mine, theirs in zip(*found, strict=True):
+        scale = np.abs(theirs).max()
+        np.testing.assert_allclose(mine, theirs, atol=1e-8 * scale)
+
+
+def test_second_derivative_of_the_value():
+    cloud = _cloud()
+    a, b = jnp.asarray(_masses(N)), jnp.asarray(_masses(M))
+    way = jnp.asarray(R.normal(size=(N, 2)))
+    found = []
+    for streamed in (True, False):
+
+        def slope(x, streamed=streamed):
+            return jax.grad(_loss, argnums=2)("value", streamed, x, cloud.y, a, b, 0.1)
+
+        found.append(jax.jit(lambda x: jax.jvp(slope, (x,), (way,))[1])(cloud.x))  # noqa: B023
+    np.testing.assert_allclose(*found, atol=1e-8 * np.abs(found[1]).max())
+
+
+def _sizes(jaxpr):
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            yield int(np.prod(variable.aval.shape))
+        for value in jax.tree.leaves(
+            equation.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _sizes(inner)
+
+
+@pytest.mark.parametrize("kind", ["value", "all"])
+def test_nothing_of_the_size_of_the_costs_is_formed(kind):
+    n = 4000
+    points = jax.ShapeDtypeStruct((n, 2), jnp.float64)
+    masses = jax.ShapeDtypeStruct((n,), jnp.float64)
+
+    def loss(x, y, a, b):
+        cloud = jaxsns.PointCloud(x, y, streamed=True, block=100)
+        solution = jaxsns.solve(cloud, a, b, epsilon=0.1)
+        if kind == "value":
+            return solution.value
+        means = jnp.sum(solution.barycentric(y))
+        return solution.f[0] + means + solution.transport_cost
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 2)))(
+        points, points, masses, masses
+    )
+    # Lists of largest entries that are compared with each other are the largest.
+    largest = max(_sizes(jaxpr.jaxpr))
+    assert largest <= near_kernel.COMPARED * near_kernel.KEPT**2 < n * n / 4
+
+
+def test_the_shape_and_the_memory_choose(monkeypatch):
+    cloud = _cloud()
+    assert not isinstance(cloud.formed(), Streamed)
+    monkeypatch.setattr(memory, "MOST", 4 * 8 * N * M - 1)
+    assert isinstance(cloud.formed(), Streamed)
+    monkeypatch.setattr(memory, "MOST", 1 << 40)
+    monkeypatch.setattr(memory, "device_bytes", lambda: 8 * N * M)
+    assert isinstance(cloud.formed(), Streamed)
+    small = dataclasses.replace(cloud, streamed=False)
+    assert not isinstance(small.formed(), Streamed)
+
+
+def test_one_trace_for_all_numbers():
+    chex.clear_trace_counter()
+    run = jax.jit(chex.assert_max_traces(n=1)(_solve.__wrapped__))
+    cloud, a, b = _cloud(streamed=True, block=50), _masses(N), _masses(M)
+    for epsilon, tolerance in ((0.1, 1e-6), (1.0, 1e-3)):
+        assert run(cloud, a, b, epsilon, tolerance).converged
+
+
+def test_lanes_are_solved_as_if_alone():
+    a, b = _masses(N), _masses(M)
+    clouds = [_cloud(streamed=True, block=50) for _ in range(2)]
+    stacked = jax.tree.map(lambda *t: jnp.stack(t), *clouds)
+    run = jax.vmap(lambda c, e: _solve(c, a, b, e))
+    together = run(stacked, jnp.asarray([0.1, 0.5]))
+    for k, epsilon in enumerate((0.1, 0.5)):
+        alone = _solve(clouds[k], a, b, epsilon)
+        np.testing.assert_allclose(together.f[k], alone.f, atol=1e-12)
+        assert together.status[k] == alone.status
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "sns"}, "'sns' needs a stored matrix"),
+        ({"method": jaxsns.NewtonOptions(linear_solver="cg")}, "linear_solver must be"),
+        ({"continuation": True}, "continuation must be None"),
+        ({"epsilon": 0.1, "relative_to": "median"}, "median of costs needs all"),
+    ],
+)
+def test_what_needs_a_matrix_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        jaxsns.solve(_cloud(streamed=True), **options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"block": 0}, "block must be a positive integer"),
+        ({"block": True}, "block must be a positive integer"),
+        ({"axis": "d"}, "mesh and axis go together"),
+    ],
+)
+def test_bad_fields_are_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        _cloud(**fields)
+    with pytest.raises(TypeError, match="streamed must be"):
+        _cloud(streamed="yes")
+
+
+def test_scales_of_streamed_costs():
+    a = _masses(N, [0])
+    cloud = _cloud()
+    for name in ("max", "mean", "std"):
+        values = [
+            jaxsns.make_problem(
+                dataclasses.replace(cloud, streamed=streamed),
+                a, epsilon=0.1, relative_to=name,
+            ).epsilon
+            for streamed in (True, False)
+        ]  # fmt: skip
+        np.testing.assert_allclose(*values, rtol=1e-12)
