@@ -76,6 +76,13 @@ ORDER = [
     "sorting",
     "selecting",
     "layers",
+    "symptoms",
+    "diagnosis",
+    "raising",
+    "plot.canvas",
+    "plot.plans",
+    "plot.curves",
+    "plot",
     "",
 ]
 
