@@ -83,7 +83,7 @@ def marginals(
     ax = axes(ax)
     name, letter = ("a", "row i") if rows else ("b", "column j")
     place = np.arange(sums.size)
-    ax.bar(place, given, width=0.9, color="0.8", label=f"given: {name}")
+    ax.bar(place, given, width=1.0, color="0.85", label=f"given: {name}")
     ax.plot(place, sums, "C0.", label="of the plan")
     ax.set(xlabel=letter, ylabel="mass")
     ax.legend()
