@@ -46,8 +46,11 @@ def blocks(path):
 
 
 def run(path, peers=()):
-    space, gaps = {"__name__": "__page__"}, {}
+    space, gaps, section = {"__name__": "__page__"}, {}, ""
     for block in blocks(path):
+        if block.section != section:  # what one side left alone is not compared
+            section = block.section
+            space.pop("ours", None)
         if block.title not in ("", "jaxsns", *peers):
             continue
         try:
