@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxsns import checks, symptoms
 from jaxsns.divergence import Divergence
+from jaxsns.geometry import PointCloud
 from jaxsns.inputs import make_problem
 from jaxsns.numerics import default_tolerance
 from jaxsns.partial import PartialSolution
@@ -16,6 +17,8 @@ from jaxsns.problem import Problem
 from jaxsns.solution import Solution
 from jaxsns.status import Status, describe
 from jaxsns.symptoms import Numbers
+
+LARGEST_SEEN = 1 << 24  # pairs of a cloud; of a larger one only some rows
 
 # Every answer there is, with its cure; docs/statuses.md lists the same names.
 CURES = {
@@ -100,12 +103,24 @@ def _host(x: Any) -> np.ndarray:
     return np.asarray(x, np.float64)
 
 
-def _numbers(problem: Problem, tolerance: Any) -> Numbers:
+def _costs(problem: Problem) -> tuple[np.ndarray, slice]:
+    """Costs of all rows, or of evenly spaced ones of a large cloud; and which."""
+    geometry, rows = problem.geometry, slice(None)
+    n, m = problem.shape
+    if isinstance(geometry, PointCloud) and n * m > LARGEST_SEEN:
+        rows = slice(0, n, -(-n * m // LARGEST_SEEN))
+        geometry = dataclasses.replace(geometry, x=geometry.x[rows])
+    return _host(geometry.dense().cost), rows
+
+
+def _numbers(problem: Problem, tolerance: Any) -> tuple[Numbers, slice]:
+    """The problem on the host, all of it but perhaps rows of the costs."""
     if tolerance is None:
         tolerance = default_tolerance(problem.dtype)
-    return Numbers(
+    cost, rows = _costs(problem)
+    numbers = Numbers(
         {name: _host(x) for name, x in problem.geometry.arrays.items()},
-        _host(problem.geometry.dense().cost),
+        cost,
         _host(problem.a),
         _host(problem.b),
         float(problem.epsilon),
@@ -114,25 +129,36 @@ def _numbers(problem: Problem, tolerance: Any) -> Numbers:
         problem.dtype,
         float(tolerance),
     )
+    return numbers, rows
 
 
-def _of_problem(problem: Problem, x: Numbers) -> list[tuple[str, str]]:
+def _some(x: Numbers, rows: slice) -> Numbers:
+    """Only the rows whose costs are known."""
+    one = lambda v: None if v is None else v[rows]
+    return x._replace(a=x.a[rows], f=one(x.f), rho_a=one(x.rho_a))
+
+
+def _of_problem(problem: Problem, x: Numbers, rows: slice) -> list[tuple[str, str]]:
     """What is wrong before anything is solved."""
     out = list(symptoms.bad_values(x))
     if out:
         return out
     agree = bool(checks.totals_agree(problem, np))
     out += symptoms.unequal_totals(x, agree)
-    out += symptoms.no_plan(x)
-    if x.used.size and not any(name == "infeasible" for name, _ in out):
-        out += symptoms.cost_scale(x)
-        out += symptoms.precision(x)
+    some = _some(x, rows)
+    blocked = list(symptoms.no_plan(some)) if rows == slice(None) else []
+    out += blocked
+    if some.used.size and not blocked:
+        out += symptoms.cost_scale(some)
+        out += symptoms.precision(some)
     return out
 
 
-def _of_solution(solution: Solution, x: Numbers, innocent: bool) -> symptoms.Found:
+def _of_solution(
+    solution: Solution, x: Numbers, whole: bool, innocent: bool
+) -> symptoms.Found:
     """What a solve adds: conditions of its plan, and how it ended."""
-    plan = symptoms.plan_of(x)  # None if f and g are NaN
+    plan = symptoms.plan_of(x) if whole else None  # None too if f and g are NaN
     error = float(solution.error)
     gap = None
     if plan is not None:
@@ -208,8 +234,9 @@ def diagnose(
       TypeError: under `jit`, where there are no numbers to look at; masses or numbers
         beside a problem or a solution. As `solve` for wrong types and shapes.
 
-    Cost: a few passes on the host in float64, O(n m) memory; singular values of a
-      solution's plan, O(n m min(n, m)) time, up to 2048 rows.
+    Cost: a few passes on the host in float64, O(n m) memory; of a cloud with more than
+      2^24 pairs only evenly spaced rows are looked at, and no plan. Singular values of
+      a solution's plan, O(n m min(n, m)) time, up to 2048 rows.
     """
     known = isinstance(subject, Problem | Solution | PartialSolution | Divergence)
     beside = [x for x in (a, b, relative_to, scale_cost) if x is not None]
@@ -235,17 +262,16 @@ def diagnose(
     if checks.is_traced(*jax.tree.leaves(subject)):
         raise TypeError("diagnose works outside jit only: it looks at the numbers")
     if isinstance(subject, Problem):
-        x = _numbers(subject, tolerance)
-        out = _of_problem(subject, x)
-        head = f"Problem({x.cost.shape[0]} x {x.cost.shape[1]}, {x.dtype})"
+        out = _of_problem(subject, *_numbers(subject, tolerance))
+        head = f"Problem({subject.shape[0]} x {subject.shape[1]}, {subject.dtype})"
     else:
         solution, words = _lane(subject)
-        x = _numbers(solution.problem, tolerance)
+        x, rows = _numbers(solution.problem, tolerance)
         x = x._replace(
             f=_host(solution.f), g=_host(solution.g), error=float(solution.error)
         )
-        out = _of_problem(solution.problem, x)
+        out = _of_problem(solution.problem, x, rows)
         if not any(name == "infeasible" for name, _ in out):
-            out += _of_solution(solution, x, not out)
+            out += _of_solution(solution, _some(x, rows), rows == slice(None), not out)
         head = words + describe(int(solution.status))
     return Diagnosis(head, tuple(Finding(n, w, CURES[n]) for n, w in out))

@@ -68,7 +68,7 @@ def test_epsilon_too_small_for_the_dtype():
     assert "epsilon too small for the dtype" in found
     assert found[-1] == "stalled"
     # The estimate is that of the error: measured ratios lie between 0.2 and 1.
-    numbers = diagnosis._numbers(solution.problem, 1e-6)
+    numbers = diagnosis._numbers(solution.problem, 1e-6)[0]
     numbers = numbers._replace(f=np.asarray(solution.f), g=np.asarray(solution.g))
     estimate = symptoms.rounding_error(numbers)
     assert 0.1 < float(solution.error) / estimate < 2
@@ -137,6 +137,17 @@ def test_penalties_that_destroy_the_mass():
     cost = 5 + R.random((12, 15))
     solution = jaxsns.solve(cost, epsilon=0.1, rho_a=0.05, rho_b=0.05)
     assert "hardly any mass is moved" in _names(solution)
+
+
+def test_large_clouds_are_looked_at_in_part(monkeypatch):
+    x = np.linspace(0, 1, 40)[:, None]
+    solution = jaxsns.solve(jaxsns.PointCloud(x, x), epsilon=5.0, max_steps=1)
+    whole = jaxsns.diagnose(solution)
+    monkeypatch.setattr(diagnosis, "LARGEST_SEEN", 400)
+    part = jaxsns.diagnose(solution)
+    assert whole.names[0] == part.names[0] == "epsilon too large"
+    assert _names(solution.problem) == ("epsilon too large",)
+    assert diagnosis._numbers(solution.problem, None)[0].cost.shape == (10, 40)
 
 
 def test_relatives_and_refusals():
