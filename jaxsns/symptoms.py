@@ -169,7 +169,7 @@ def potential_size(x: Numbers) -> float:
 
 
 def rounding_error(x: Numbers) -> float:
-    """Marginal error that rounding of the potentials alone costs, within 2 to 5 times.
+    """Marginal error that rounding of the potentials alone costs, within a factor of 3.
 
     A potential of size s is known to u s, and the plan to u s / epsilon of itself;
     0.5 of that, and 4 u, is what was measured (uniform costs, points and costs with
