@@ -5,9 +5,13 @@
 """
 
 from jaxsns import gaussian as gaussian
+from jaxsns import plot as plot
 from jaxsns import ragged as ragged
 from jaxsns.barycentre import Barycentre as Barycentre
 from jaxsns.barycentre import fixed_support_barycentre as fixed_support_barycentre
+from jaxsns.diagnosis import Diagnosis as Diagnosis
+from jaxsns.diagnosis import Finding as Finding
+from jaxsns.diagnosis import diagnose as diagnose
 from jaxsns.divergence import Divergence as Divergence
 from jaxsns.divergence import sinkhorn_divergence as sinkhorn_divergence
 from jaxsns.free_barycentre import FreeBarycentre as FreeBarycentre
@@ -32,6 +36,7 @@ from jaxsns.plan_access import argmax_matching as argmax_matching
 from jaxsns.plan_access import largest_entries as largest_entries
 from jaxsns.plan_access import sample_pairs as sample_pairs
 from jaxsns.problem import Problem as Problem
+from jaxsns.raising import check as check
 from jaxsns.rounding import round_to_feasible as round_to_feasible
 from jaxsns.rounding import round_to_permutation as round_to_permutation
 from jaxsns.selecting import soft_quantile as soft_quantile

@@ -23,7 +23,7 @@ def mass_slack(dtype: jnp.dtype, n: int, m: int) -> float:
     return 8 * unit_roundoff(dtype) * max(n + m, 64) ** 0.5
 
 
-def _totals_agree(problem: Problem, xp: Any) -> Any:
+def totals_agree(problem: Problem, xp: Any) -> Any:
     """Whether some plan can have the marginals that must be met exactly.
 
     What is asked of all atoms of a side fixes the total; what is asked of some, with
@@ -50,7 +50,7 @@ def validity(problem: Problem) -> jax.Array:
         if rho is not None:
             fine &= jnp.all(rho > 0)
     status = jnp.where(
-        _totals_agree(problem, jnp), code(Status.RUNNING), code(Status.MASS_MISMATCH)
+        totals_agree(problem, jnp), code(Status.RUNNING), code(Status.MASS_MISMATCH)
     )
     return jnp.where(fine, status, code(Status.INVALID_INPUT)).astype(jnp.int32)
 
@@ -108,7 +108,7 @@ def check_values(problem: Problem) -> None:
     if not is_traced(problem.a, problem.b, *rhos):
         totals = [np.asarray(x).sum(dtype=np.float64) for x in (problem.a, problem.b)]
         require(
-            bool(_totals_agree(problem, np)),
+            bool(totals_agree(problem, np)),
             lambda: (
                 f"a and b must have equal totals; got {totals[0]:.9g} and "
                 f"{totals[1]:.9g} (normalise both, e.g. a / a.sum())"

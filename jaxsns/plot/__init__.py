@@ -1,0 +1,13 @@
+"""Pictures of plans, marginals, potentials, errors and batches, with matplotlib.
+
+matplotlib is the extra `plot` and is imported when something is drawn. Every function
+draws on the matplotlib axes `ax`, or on new ones if None, and returns them; figures
+are shown and saved by the caller. All work outside `jit` only.
+"""
+
+from jaxsns.plot.curves import batch as batch
+from jaxsns.plot.curves import convergence as convergence
+from jaxsns.plot.curves import marginals as marginals
+from jaxsns.plot.curves import potentials as potentials
+from jaxsns.plot.plans import lines as lines
+from jaxsns.plot.plans import plan as plan

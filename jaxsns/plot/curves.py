@@ -1,0 +1,190 @@
+"""Curves and bars: errors against steps, marginals, potentials, a batch."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxsns.arguments import as_axis
+from jaxsns.partial import PartialSolution
+from jaxsns.plot.canvas import axes, concrete, one_problem
+from jaxsns.solution import Solution
+from jaxsns.status import Status
+
+# One colour a status, in the order of the statuses; converged is the quiet one.
+COLOURS = ("C7", "C0", "C1", "C3", "C4", "C5", "C6", "C8")
+
+
+def convergence(
+    errors: Any,
+    *,
+    steps: Any = None,
+    tolerance: float | None = None,
+    ax: Any = None,
+    **style: Any,
+) -> Any:
+    """Draw marginal errors against steps, on a logarithmic scale.
+
+    A solve keeps no history, since that would cost memory and a shape: collect errors
+    by solving with max_steps = 1, 2, 4, ... (data, nothing compiles again).
+
+    Args:
+      errors: [k] L1 errors of both marginals over the mass; not finite ones and zeros
+        are left out.
+      steps: [k] at which they were measured; None: 1 to k.
+      tolerance: drawn as a line if given.
+      ax: matplotlib axes, or None.
+      **style: for `ax.semilogy`, e.g. label.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: matplotlib is missing. TypeError, ValueError: traced; wrong shapes.
+    """
+    errors = concrete("errors", errors)
+    steps = np.arange(1, errors.size + 1) if steps is None else concrete("steps", steps)
+    if errors.ndim != 1 or steps.shape != errors.shape:
+        raise ValueError(
+            "errors and steps must have one shape [k]; got "
+            f"{errors.shape} and {steps.shape}"
+        )
+    ax = axes(ax)
+    known = np.isfinite(errors) & (errors > 0)
+    ax.semilogy(steps[known], errors[known], **({"marker": "."} | style))
+    if tolerance is not None:
+        ax.axhline(tolerance, color="0.5", linestyle="--", label="tolerance")
+    ax.set(xlabel="sweeps / count", ylabel="L1 error of both marginals / mass")
+    if tolerance is not None or "label" in style:
+        ax.legend()
+    return ax
+
+
+def marginals(
+    solution: Solution | PartialSolution, axis: int = 1, *, ax: Any = None
+) -> Any:
+    """Draw the masses that were given and those that the plan has.
+
+    Args:
+      solution: of one problem.
+      axis: 1 for the rows (a), 0 for the columns (b).
+      ax: matplotlib axes, or None.
+
+    Returns:
+      The axes: bars for what was given, dots for the sums of the plan.
+
+    Raises:
+      ImportError: matplotlib is missing. TypeError, ValueError: not a solution of one
+        problem, axis not 0 or 1, traced.
+    """
+    solution, rows = one_problem(solution), as_axis(axis) == 1
+    sums = np.asarray(solution.marginals()[0 if rows else 1])
+    whole = solution.extended if isinstance(solution, PartialSolution) else solution
+    given = np.asarray(whole.problem.a if rows else whole.problem.b)[: sums.size]
+    ax = axes(ax)
+    name, letter = ("a", "row i") if rows else ("b", "column j")
+    place = np.arange(sums.size)
+    ax.bar(place, given, width=1.0, color="0.85", label=f"given: {name}")
+    ax.plot(place, sums, "C0.", label="of the plan")
+    ax.set(xlabel=letter, ylabel="mass")
+    ax.legend()
+    return ax
+
+
+def potentials(
+    solution: Solution | PartialSolution,
+    x: Any = None,
+    y: Any = None,
+    *,
+    ax: Any = None,
+) -> Any:
+    """Draw f and g against index, or against positions on a line.
+
+    Args:
+      solution: of one problem. Atoms without mass, whose potential is -inf, are left
+        out.
+      x: [n] positions of the rows; None: 0 to n - 1.
+      y: [m] positions of the columns.
+      ax: matplotlib axes, or None.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: matplotlib is missing. TypeError, ValueError: not a solution of one
+        problem, positions of a wrong shape, traced.
+    """
+    solution = one_problem(solution)
+    drawn = []
+    for name, place, values in (("x", x, solution.f), ("y", y, solution.g)):
+        values = np.asarray(values)
+        place = np.arange(values.size) if place is None else concrete(name, place)
+        if place.shape != values.shape:
+            raise ValueError(
+                f"{name} must have shape {values.shape}; got {place.shape}"
+            )
+        known = np.isfinite(values)
+        order = np.argsort(place[known], kind="stable")
+        drawn.append((place[known][order], values[known][order]))
+    ax = axes(ax)
+    # A line between atoms whose order means nothing would only confuse.
+    ax.plot(*drawn[0], "C0." if x is None else "C0.-", label="f (rows)")
+    ax.plot(*drawn[1], "C3." if y is None else "C3.-", label="g (columns)")
+    ax.set(
+        xlabel="index of atom" if x is None and y is None else "position",
+        ylabel="potential / unit of cost",
+    )
+    ax.legend()
+    return ax
+
+
+def batch(
+    solution: Solution | PartialSolution,
+    *,
+    tolerance: float | None = None,
+    ax: Any = None,
+) -> Any:
+    """Draw the error of each lane of a batch, coloured by how it ended.
+
+    Args:
+      solution: that came out of `vmap`; its lanes are numbered through.
+      tolerance: drawn as a line if given.
+      ax: matplotlib axes, or None.
+
+    Returns:
+      The axes. Lanes without an error (NaN: bad input) stand at the upper edge, those
+      with an error of zero at the lower one.
+
+    Raises:
+      ImportError: matplotlib is missing. TypeError, ValueError: not a solution with
+        lanes, traced.
+    """
+    if not isinstance(solution, Solution | PartialSolution):
+        raise TypeError(
+            f"solution must be a jaxsns.Solution; got {type(solution).__name__}"
+        )
+    error = concrete("solution", solution.error).ravel().astype(float)
+    status = np.asarray(solution.status).ravel()
+    if not np.ndim(solution.status):
+        raise ValueError(
+            "solution must have lanes, as vmap makes them; got one problem"
+        )
+    seen = error[np.isfinite(error) & (error > 0)]
+    low, high = (seen.min(), seen.max()) if seen.size else (1e-16, 1.0)
+    if tolerance is not None:
+        low, high = min(low, tolerance), max(high, tolerance)
+    low, high = low / 3, high * 3
+    shown = np.where(np.isfinite(error), np.maximum(error, low), high)
+    ax = axes(ax)
+    for end in Status:
+        mine = np.flatnonzero(status == end)
+        if mine.size:
+            label = f"{end.name}: {mine.size} of {status.size}"
+            ax.semilogy(mine, shown[mine], ".", color=COLOURS[end], label=label)
+    if tolerance is not None:
+        ax.axhline(tolerance, color="0.5", linestyle="--", label="tolerance")
+    ax.set(
+        xlabel="lane", ylabel="L1 error of both marginals / mass",
+        ylim=(low / 1.5, high * 1.5),
+    )  # fmt: skip
+    ax.legend()
+    return ax

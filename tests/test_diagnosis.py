@@ -1,0 +1,201 @@
+"""`diagnose` names what was put into a problem, and nothing else; `check` raises it."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import checkify
+
+import jaxsns
+from jaxsns import diagnosis, symptoms
+
+R = np.random.default_rng(0)
+ROOT = pathlib.Path(__file__).parent.parent
+INF = np.inf
+
+
+def _names(*args, **kwargs):
+    return jaxsns.diagnose(*args, **kwargs).names
+
+
+def test_nothing_is_wrong_with_a_good_solve():
+    solution = jaxsns.solve(R.random((12, 15)), epsilon=0.05)
+    found = jaxsns.diagnose(solution)
+    assert found.names == ()
+    assert "nothing wrong" in str(found)
+    assert _names(solution.problem) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("cost not finite", {"cost": np.full((3, 4), np.nan)}),
+        ("epsilon not positive", {"epsilon": -1.0}),
+        ("tolerance not positive", {"tolerance": 0.0}),
+        ("bad mass", {"a": np.array([1.0, -0.1, 0.1])}),
+        ("no mass", {"a": np.zeros(3), "b": np.full(4, 0.25)}),
+        ("rho not positive", {"rho_a": -1.0}),
+        ("masses differ", {"a": np.array([0.5, 0.25, 0.26]), "b": np.full(4, 0.25)}),
+        ("infeasible", {"cost": np.array([[0, 1.0, 2, 3], [INF] * 4, [1.0, 2, 4, 3]])}),
+        ("constant cost", {"cost": np.ones((3, 4))}),
+        ("epsilon too large", {"epsilon": 50.0}),
+        ("epsilon very small", {"epsilon": 3e-6}),
+        ("costs far from zero", {"cost": 100 + np.arange(12.0).reshape(3, 4) / 12}),
+    ],
+)
+def test_what_is_wrong_with_values(name, change):
+    given = {"cost": np.arange(12.0).reshape(3, 4) % 5, "epsilon": 0.1} | change
+    found = jaxsns.diagnose(given.pop("cost"), **given)
+    assert found.names == (name,)
+    assert found.findings[0].cure == diagnosis.CURES[name]
+
+
+def test_numbers_in_the_words():
+    a = np.array([0.5, 0.25, 0.26])
+    words = str(jaxsns.diagnose(np.eye(3), a, np.full(3, 1 / 3), epsilon=0.1))
+    assert "1.01" in words
+    assert "9.9e-03" in words
+
+
+def test_epsilon_too_small_for_the_dtype():
+    cost = R.random((60, 60)).astype(np.float32)
+    options = {"epsilon": np.float32(1e-4), "tolerance": np.float32(1e-6)}
+    solution = jaxsns.solve(cost, **options)
+    assert solution.status == jaxsns.Status.STALLED
+    found = _names(solution, tolerance=1e-6)
+    assert "epsilon too small for the dtype" in found
+    assert found[-1] == "stalled"
+    # The estimate is that of the error: measured ratios lie between 0.35 and 1.6.
+    numbers = diagnosis._numbers(solution.problem, 1e-6)[0]
+    numbers = numbers._replace(f=np.asarray(solution.f), g=np.asarray(solution.g))
+    estimate = symptoms.rounding_error(numbers)
+    assert 0.1 < float(solution.error) / estimate < 2
+    # An offset is named as the cause of it.
+    assert set(_names(cost + 50, **options)) >= {
+        "costs far from zero", "epsilon too small for the dtype",
+    }  # fmt: skip
+    assert "epsilon too small for the dtype" not in _names(
+        cost.astype(np.float64), epsilon=1e-4, tolerance=1e-6
+    )
+
+
+def test_a_plan_in_blocks():
+    x = np.arange(6.0)[:, None]
+    solution = jaxsns.solve(jaxsns.PointCloud(x, x + 0.1), epsilon=0.02)
+    found = jaxsns.diagnose(solution)
+    assert found.names == ("ill-conditioned potentials",)
+    assert "6 blocks" in found.findings[0].what
+
+
+def test_the_gap_is_that_of_sweeps():
+    # Plain sweeps contract at sigma^2: measured on errors of successive solves.
+    x = np.linspace(0, 1, 9)
+    cost, epsilon = (x[:, None] - x[None, :] ** 2) ** 2, 0.05
+    solution = jaxsns.solve(cost, epsilon=epsilon)
+    found = symptoms.spectral_gap(np.asarray(solution.plan()))
+    assert found is not None
+    kernel, errors = np.exp(-cost / epsilon), []
+    u, v = np.ones(9), np.ones(9)
+    for _ in range(40):
+        u = 1 / 9 / (kernel @ v)
+        v = 1 / 9 / (kernel.T @ u)
+        errors.append(np.abs(u * (kernel @ v) - 1 / 9).sum())
+    np.testing.assert_allclose(errors[-1] / errors[-2], 1 - found[0], rtol=1e-4)
+    assert found[1] == 1
+    split = np.kron(np.eye(3), np.full((2, 2), 1 / 12))
+    found = symptoms.spectral_gap(split)
+    assert found is not None
+    assert found[1] == 3
+
+
+def test_infeasible_sets_are_found_by_their_potentials():
+    cost = np.full((4, 4), INF)
+    cost[:3, :2], cost[3] = 1.0, 0.0
+    solution = jaxsns.solve(cost, epsilon=0.1)
+    found = jaxsns.diagnose(solution)
+    assert found.names == ("infeasible",)
+    assert "3 row(s), 0, 1, 2, must send 0.75" in found.findings[0].what
+    assert "can take 0.5" in found.findings[0].what
+
+
+def test_step_limit_and_lanes():
+    costs = np.stack([R.random((40, 33))] * 2)
+    costs[1] *= 30
+
+    def solve(cost):
+        return jaxsns.solve(cost, epsilon=0.1, method="sinkhorn", max_steps=40)
+
+    solution = jax.vmap(solve)(costs)
+    found = jaxsns.diagnose(solution)
+    assert found.names == ("step limit",)
+    assert found.head.startswith("lane (1,) of (2,) (1 failed): MAX_STEPS")
+
+
+def test_penalties_that_destroy_the_mass():
+    cost = 5 + R.random((12, 15))
+    solution = jaxsns.solve(cost, epsilon=0.1, rho_a=0.05, rho_b=0.05)
+    assert "hardly any mass is moved" in _names(solution)
+
+
+def test_large_clouds_are_looked_at_in_part(monkeypatch):
+    x = np.linspace(0, 1, 40)[:, None]
+    solution = jaxsns.solve(jaxsns.PointCloud(x, x), epsilon=5.0, max_steps=1)
+    whole = jaxsns.diagnose(solution)
+    monkeypatch.setattr(diagnosis, "LARGEST_SEEN", 400)
+    part = jaxsns.diagnose(solution)
+    assert whole.names[0] == part.names[0] == "epsilon too large"
+    assert _names(solution.problem) == ("epsilon too large",)
+    assert diagnosis._numbers(solution.problem, None)[0].cost.shape == (10, 40)
+
+
+def test_relatives_and_refusals():
+    x = R.random((12, 2))
+    divergence = jaxsns.sinkhorn_divergence(x, x + 1, epsilon=0.5)
+    assert jaxsns.diagnose(divergence).head.count("CONVERGED") == 3
+    partial = jaxsns.solve_partial(R.random((11, 14)), share=0.5, epsilon=0.05)
+    assert _names(partial) == ()
+    with pytest.raises(TypeError, match="has its own masses"):
+        jaxsns.diagnose(divergence.ab, epsilon=1.0)
+    with pytest.raises(TypeError, match="outside jit"):
+        jax.jit(lambda c: jaxsns.diagnose(jaxsns.make_problem(c)).names)(x)
+
+
+def test_all_answers_are_in_the_docs():
+    page = (ROOT / "docs" / "statuses.md").read_text()
+    for name in diagnosis.CURES:
+        assert f"`{name}`" in page, name
+    for status in jaxsns.Status:
+        assert f"`{status.name}`" in page, status
+
+
+def _value(cost, b):
+    a = jnp.full((12,), 1 / 12)
+    return jaxsns.check(jaxsns.solve(cost, a, b, epsilon=0.1)).value
+
+
+def test_check_raises_the_text_of_the_status_under_jit():
+    cost, b = jnp.asarray(R.random((12, 15))), jnp.full((15,), 1 / 15)
+    checked = jax.jit(checkify.checkify(jax.value_and_grad(_value)))
+    error, (value, _) = checked(cost, b)
+    error.throw()
+    np.testing.assert_allclose(value, jaxsns.solve(cost, epsilon=0.1).value)
+    for bad, text in (((cost, b * 2), "MASS_MISMATCH"), ((cost, b - 1), "INVALID")):
+        error, _ = checked(*bad)
+        with pytest.raises(checkify.JaxRuntimeError, match=text):
+            error.throw()
+    lanes = jax.jit(jax.vmap(checkify.checkify(_value), in_axes=(0, None)))
+    error, _ = lanes(jnp.stack([cost, cost * jnp.nan]), b)
+    assert "at mapped index 1" in error.get()
+    assert "NONFINITE" in error.get()
+
+
+def test_check_outside_jit_and_of_a_divergence():
+    x = R.random((12, 2))
+    limited = jaxsns.sinkhorn_divergence(x, x + 1, epsilon=0.5)
+    assert jaxsns.check(limited) is limited
+    with pytest.raises(checkify.JaxRuntimeError, match="MAX_STEPS"):
+        jaxsns.check(jaxsns.solve(R.random((12, 15)), epsilon=0.05, max_steps=1))
+    with pytest.raises(TypeError, match="got ndarray"):
+        jaxsns.check(x)

@@ -1,0 +1,133 @@
+"""Pictures show the numbers that they say they do."""
+
+import builtins
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsns
+
+matplotlib = pytest.importorskip("matplotlib")
+figures = pytest.importorskip("matplotlib.figure")
+R = np.random.default_rng(0)
+
+
+def _ax():
+    return figures.Figure().subplots()
+
+
+def _solution():
+    x, y = R.random((12, 2)), R.random((15, 2)) + 1
+    a = np.arange(12.0) / 66  # the first atom has no mass
+    return jaxsns.solve(jaxsns.PointCloud(x, y), a, epsilon=0.05)
+
+
+def _labels(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_plan_is_the_image():
+    solution = _solution()
+    ax = _ax()
+    assert jaxsns.plot.plan(solution, ax=ax) is ax
+    np.testing.assert_array_equal(ax.images[0].get_array(), solution.plan())
+    assert ax.images[0].get_extent() == [-0.5, 14.5, 11.5, -0.5]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("column j", "row i")
+    assert ax.figure.axes[1].get_ylabel() == "mass of a pair"
+    other = jaxsns.plot.plan(np.eye(3), ax=_ax(), colorbar=False, cmap="gray")
+    assert len(other.figure.axes) == 1
+
+
+def test_lines_join_the_points_of_the_largest_entries():
+    solution = _solution()
+    plan = np.asarray(solution.plan())
+    ax = jaxsns.plot.lines(solution, ax=_ax(), most=5)
+    drawn = ax.collections[0]
+    best = np.argsort(plan, axis=None)[::-1][:5][::-1]
+    i, j = np.unravel_index(best, plan.shape)
+    cloud = solution.problem.geometry
+    ends = np.stack([cloud.x[i], cloud.y[j]], axis=1)
+    np.testing.assert_allclose(np.asarray(drawn.get_segments()), ends)
+    np.testing.assert_allclose(drawn.get_alpha(), plan[i, j] / plan.max())
+    rows, columns = ax.collections[1:]
+    np.testing.assert_allclose(rows.get_offsets(), cloud.x)
+    np.testing.assert_allclose(columns.get_offsets(), cloud.y)
+    many = jaxsns.plot.lines(solution, ax=_ax(), least=0.5).collections[0]
+    assert len(many.get_segments()) == (plan > 0.5 * plan.max()).sum()
+    with pytest.raises(ValueError, match=r"x must have shape \[n, 2\]"):
+        jaxsns.plot.lines(plan, cloud.x[:3], cloud.y)
+    with pytest.raises(ValueError, match="x and y must be given"):
+        jaxsns.plot.lines(plan)
+
+
+def test_convergence():
+    errors = np.array([1.0, np.nan, 0.1, 0.0])
+    ax = jaxsns.plot.convergence(errors, tolerance=0.01, ax=_ax())
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[1, 1.0], [3, 0.1]])
+    assert ax.get_yscale() == "log"
+    assert ax.lines[1].get_ydata()[0] == 0.01
+    with pytest.raises(ValueError, match="one shape"):
+        jaxsns.plot.convergence(errors, steps=np.arange(3))
+
+
+def test_marginals_and_potentials():
+    solution = _solution()
+    rows, columns = solution.marginals()
+    ax = jaxsns.plot.marginals(solution, ax=_ax())
+    np.testing.assert_array_equal(
+        [bar.get_height() for bar in ax.patches], solution.problem.a
+    )
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), rows)
+    ax = jaxsns.plot.marginals(solution, axis=0, ax=_ax())
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), columns)
+    ax = jaxsns.plot.potentials(solution, x=np.arange(12.0)[::-1], ax=_ax())
+    place, f = ax.lines[0].get_data()
+    np.testing.assert_array_equal(place, np.arange(11.0))
+    np.testing.assert_array_equal(f, solution.f[:0:-1])
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), solution.g)
+    partial = jaxsns.solve_partial(R.random((11, 14)), share=0.5, epsilon=0.05)
+    ax = jaxsns.plot.marginals(partial, axis=0, ax=_ax())
+    assert len(ax.patches) == 14
+
+
+def test_batch():
+    costs = jnp.stack([R.random((5, 6)), np.full((5, 6), np.nan), R.random((5, 6))])
+    solution = jax.jit(jax.vmap(lambda c: jaxsns.solve(c, epsilon=0.1)))(costs)
+    ax = jaxsns.plot.batch(solution, tolerance=1e-10, ax=_ax())
+    assert _labels(ax) == ["CONVERGED: 2 of 3", "NONFINITE: 1 of 3", "tolerance"]
+    place, error = ax.lines[0].get_data()
+    np.testing.assert_array_equal(place, [0, 2])
+    np.testing.assert_array_equal(error, solution.error[jnp.array([0, 2])])
+    assert ax.lines[1].get_ydata()[0] < ax.get_ylim()[1]
+    with pytest.raises(ValueError, match="lanes"):
+        jaxsns.plot.plan(solution)
+    with pytest.raises(ValueError, match="lanes"):
+        jaxsns.plot.batch(_solution())
+
+
+def test_refusals():
+    with pytest.raises(TypeError, match="outside jit"):
+        jax.jit(jaxsns.plot.plan)(jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match="plan must have shape"):
+        jaxsns.plot.plan(np.ones(3))
+    with pytest.raises(TypeError, match="got list"):
+        jaxsns.plot.potentials([1])
+
+
+def test_new_axes_and_a_clear_error_without_matplotlib(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    ax = jaxsns.plot.plan(np.eye(3))
+    pyplot.close(ax.figure)
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"jaxsns\[plot\]"):
+        jaxsns.plot.convergence(np.ones(3))
