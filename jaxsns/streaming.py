@@ -23,7 +23,7 @@ from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.solvers.sinkhorn import SinkhornOptions
 
 START_TOLERANCE = 1e-3  # relative L1 error of the problem of clusters
-WIDTH = 0.3  # of the clusters' width in cost: the least epsilon of the first level
+WIDTH = 0.1  # of the clusters' width in cost: the least epsilon of the first level
 
 
 def coarse(arranged: Sorted) -> tuple[Problem, Streamed, jax.Array]:

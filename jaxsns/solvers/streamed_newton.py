@@ -170,7 +170,7 @@ def run(
     """Step until the status says why to stop.
 
     first_epsilon: of the first level; sparse: [] bool, whether largest entries are
-    looked for at once on a level.
+    looked for at once.
     """
     count = -state.level
 
@@ -225,7 +225,8 @@ def _advance(problem, s: State, seen: Look, shapes, target, sparse) -> State:
     geometry, epsilon = problem.geometry, problem.epsilon
     slow = seen.error > SLOW * s.base_error
     begun = jnp.isinf(s.base_error)
-    wanted = jnp.where(begun, sparse, slow & ((s.age > 1) | ~s.pattern.used))
+    unlisted = ~s.pattern.used
+    wanted = jnp.where(begun, sparse & unlisted, slow & ((s.age > 1) | unlisted))
     pattern = jax.lax.cond(
         wanted,
         lambda: sharding.replicated(

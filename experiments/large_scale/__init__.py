@@ -1,0 +1,1 @@
+"""Problems whose cost matrix is never stored."""
