@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import marginal
-from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.geometry import Kernel
 from jaxsns.marginal import Target
 from jaxsns.numerics import far_below
 from jaxsns.problem import Problem, hard
@@ -38,8 +38,8 @@ def plan(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
 
 def marginals(problem: Problem, f: jax.Array, g: jax.Array):
     """([n], [m]) row and column sums of the plan, in one pass."""
-    mass = plan(problem, f, g)
-    return jnp.sum(mass, axis=1), jnp.sum(mass, axis=0)
+    f, g = finite(problem, f, g)
+    return problem.geometry.formed().marginals(f, g, problem.epsilon)
 
 
 def value(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
@@ -111,7 +111,7 @@ def judged(problem: Problem, f: jax.Array, g: jax.Array):
 
 def best_rows(problem: Problem, g: jax.Array) -> jax.Array:
     """[n] best f for given g, where no mass finite: half a sweep. One pass."""
-    soft = problem.geometry.dense().softmin(g, problem.epsilon, axis=1)
+    soft = problem.geometry.formed().softmin(g, problem.epsilon, axis=1)
     f = marginal.fitted_potential(problem.a, problem.rho_a, soft, problem.epsilon)
     return jnp.where(problem.a > 0, f, far_below(problem.dtype))
 
@@ -119,7 +119,7 @@ def best_rows(problem: Problem, g: jax.Array) -> jax.Array:
 def c_transform(problem: Problem, f: jax.Array) -> jax.Array:
     """[m] best g for given f: column marginals become as wanted. One pass."""
     f = jnp.where(problem.a > 0, f, far_below(problem.dtype))
-    soft = problem.geometry.dense().softmin(f, problem.epsilon, axis=0)
+    soft = problem.geometry.formed().softmin(f, problem.epsilon, axis=0)
     return marginal.fitted_potential(problem.b, problem.rho_b, soft, problem.epsilon)
 
 
@@ -131,7 +131,7 @@ class Absorbed(NamedTuple):
     Potentials of a pair: f = f0 + epsilon x, g = epsilon y - top.
     """
 
-    kernel: DenseKernel
+    kernel: Kernel
     f: jax.Array  # [n] cost, finite
     top: jax.Array  # [m] cost
     y: jax.Array  # [m] log scaling that fits the columns for x = 0
@@ -140,19 +140,19 @@ class Absorbed(NamedTuple):
     column_target: Target  # and of the columns, of y
 
 
-def columns_for(kernel: DenseKernel, target: Target, x: jax.Array) -> jax.Array:
+def columns_for(kernel: Kernel, target: Target, x: jax.Array) -> jax.Array:
     """[m] log scaling y that makes column sums as wanted for a given x."""
     return target.fit(jnp.log(kernel.transpose_times(jnp.exp(x))))
 
 
-def rows_for(kernel: DenseKernel, x: jax.Array, y: jax.Array) -> jax.Array:
+def rows_for(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
     """[n] row sums of diag(exp(x)) K diag(exp(y))."""
     return jnp.exp(x) * kernel.times(jnp.exp(y))
 
 
 def _absorb(problem: Problem, f: jax.Array) -> Absorbed:
     epsilon = problem.epsilon
-    kernel, top = problem.geometry.dense().absorb(f, epsilon)
+    kernel, top = problem.geometry.formed().absorb(f, epsilon)
     row_target = marginal.target(problem.a, problem.rho_a, f, epsilon)
     column_target = marginal.target(problem.b, problem.rho_b, -top, epsilon)
     x = jnp.zeros_like(f)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import batching, dual, together
+from jaxsns.geometry import Grid
 from jaxsns.methods import METHODS, Options
 from jaxsns.outcome import Outcome, explained, finished, input_status
 from jaxsns.problem import Problem
@@ -35,7 +36,7 @@ def execute(
     plain = method == "fixed"
     if isinstance(options, NewtonOptions):
         plain = options.linear_solver == "auto"
-    plain &= problem.balanced
+    plain &= problem.balanced and not isinstance(problem.geometry, Grid)
     if max(n, m) <= LARGEST_IN_STEP and plain:
         in_step = functools.partial(together.in_step, path)
     alone = functools.partial(_alone, method, path)
@@ -48,7 +49,7 @@ def _alone(method: str, path: bool, problem: Problem, options: Options, init):
     given = input_status(problem, options)
     # A bad epsilon or mass is not worth an iteration, and must not loop for ever.
     fine = given == code(Status.RUNNING)
-    problem = problem.dense()
+    problem = problem.formed()
     problem = problem.with_epsilon(jnp.where(fine, problem.epsilon, 1))
     n, m = problem.shape
     swapped = n > m

@@ -23,11 +23,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import dual, marginal, newton_system
+from jaxsns.geometry import Grid, Kernel
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.numerics import matmul, unit_roundoff
+from jaxsns.numerics import unit_roundoff
 from jaxsns.problem import Problem, hard
 
 LARGEST_FACTORISED = 4096  # rows of the smaller side; above it, conjugate gradients
+MOST_STEPS = 100_000  # of conjugate gradients
 
 
 def _solve(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
@@ -38,12 +40,12 @@ def _solve(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
     scale = jnp.max(jnp.abs(rhs))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
     b = newton_system.project(system, rhs / scale)
-    if rhs.shape[0] <= LARGEST_FACTORISED:
+    if system.kernel.factorisable and rhs.shape[0] <= LARGEST_FACTORISED:
         x = newton_system.solve_cholesky(
             system, b, refinements=1 if unit < 1e-12 else 3
         )
     else:
-        steps = 20 * rhs.shape[0]
+        steps = min(20 * rhs.shape[0], MOST_STEPS)
         x = newton_system.solve_cg(system, b, jnp.asarray(10 * unit), steps).x
     x = newton_system.project(system, x)
     residual = b - newton_system.product(system, x)
@@ -65,15 +67,6 @@ class Stiffness(NamedTuple):
 BALANCED = Stiffness()
 
 
-def _system_of(plan: jax.Array, more: Stiffness) -> newton_system.NewtonSystem:
-    rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
-    ones = jnp.ones_like(rows), jnp.ones_like(columns)
-    zero = jnp.zeros((), plan.dtype)
-    diagonals = rows + more.rows, columns + more.columns
-    kernel = DenseKernel(plan)
-    return newton_system.make_system(kernel, *ones, *diagonals, zero, more.gauge)
-
-
 def solve_hessian(
     plan: jax.Array, top: jax.Array, bottom: jax.Array, more: Stiffness = BALANCED
 ):
@@ -89,9 +82,24 @@ def solve_hessian(
         swapped = Stiffness(more.columns, more.rows, more.gauge)
         v, u = solve_hessian(plan.T, bottom, top, swapped)
         return u, v
-    system = _system_of(plan, more)
-    inverse = system.right**2  # 1 / column sums, 0 without mass
-    rhs = system.left * (top - matmul(plan, inverse * bottom))
+    return solve_on_kernel(DenseKernel(plan), jnp.ones_like(bottom), top, bottom, more)
+
+
+def solve_on_kernel(
+    kernel: Kernel,
+    v: jax.Array,
+    top: jax.Array,
+    bottom: jax.Array,
+    more: Stiffness = BALANCED,
+):
+    """Solve the same for the plan K diag(v) of a kernel, on the side of the rows."""
+    ones = jnp.ones_like(top)
+    rows, columns = kernel.times(v), v * kernel.transpose_times(ones)
+    diagonals = rows + more.rows, columns + more.columns
+    zero = jnp.zeros((), v.dtype)
+    system = newton_system.make_system(kernel, ones, v, *diagonals, zero, more.gauge)
+    inverse = newton_system.inverse_root(diagonals[1]) ** 2
+    rhs = system.left * (top - kernel.times(v * inverse * bottom))
     scaled = jax.lax.custom_linear_solve(
         lambda x: newton_system.product(system, x),
         newton_system.project(system, rhs),
@@ -99,7 +107,7 @@ def solve_hessian(
         symmetric=True,
     )
     u = system.left * scaled
-    return u, inverse * (bottom - matmul(u, plan))
+    return u, inverse * (bottom - v * kernel.transpose_times(u))
 
 
 @jax.custom_jvp
@@ -124,7 +132,6 @@ def _attach_jvp(primals, tangents):
         return rows - a, columns - b
 
     _, (rows, columns) = jax.jvp(surplus, (problem,), (tangents[0],))
-    plan = dual.plan(problem, f, g)
     epsilon = problem.epsilon
     more = BALANCED
     if not problem.balanced:
@@ -134,7 +141,13 @@ def _attach_jvp(primals, tangents):
             marginal.stiffness(b, problem.rho_b, epsilon),
             hard(problem),
         )
-    df, dg = solve_hessian(plan, -epsilon * rows, -epsilon * columns, more)
+    right = -epsilon * rows, -epsilon * columns
+    if isinstance(problem.geometry, Grid):
+        finite = dual.finite(problem, f, g)
+        kernel, v = problem.geometry.plan_kernel(*finite, epsilon)
+        df, dg = solve_on_kernel(kernel, v, *right, more)
+    else:
+        df, dg = solve_hessian(dual.plan(problem, f, g), *right, more)
     return (f, g), (df, dg)
 
 

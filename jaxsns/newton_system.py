@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns.geometry import Kernel
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.linear import cholesky
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
@@ -27,7 +28,7 @@ from jaxsns.numerics import default_shift, unit_roundoff
 class NewtonSystem(NamedTuple):
     """A above, as a kernel and the scalings around it: Q = diag(left) K diag(right)."""
 
-    kernel: DenseKernel | Ell
+    kernel: Kernel | Ell
     left: jax.Array  # [n]
     right: jax.Array  # [m]
     pin: jax.Array  # [n] w
@@ -42,7 +43,7 @@ def inverse_root(sums: jax.Array) -> jax.Array:
 
 
 def make_system(
-    kernel: DenseKernel,
+    kernel: Kernel,
     u: jax.Array,
     v: jax.Array,
     rows: jax.Array,

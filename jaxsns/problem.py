@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry import Dense, Geometry
+from jaxsns.geometry import Geometry, PointCloud
 from jaxsns.numerics import safe_log
 
 
@@ -50,14 +50,18 @@ class Problem:
         """Return the same problem at another regularisation."""
         return dataclasses.replace(self, epsilon=epsilon)
 
+    def formed(self) -> "Problem":
+        """Return the problem on the geometry that the solvers want."""
+        return dataclasses.replace(self, geometry=self.geometry.formed())
+
     def dense(self) -> "Problem":
-        """Return the problem with its costs formed, as the solvers want it."""
+        """Return the problem with its costs as a matrix."""
         return dataclasses.replace(self, geometry=self.geometry.dense())
 
     def transposed(self) -> "Problem":
         """Exchange rows and columns of a problem whose costs are formed."""
         geometry = self.geometry
-        assert isinstance(geometry, Dense), "form the costs first"
+        assert not isinstance(geometry, PointCloud), "form the costs first"
         return Problem(
             geometry.transposed(), self.b, self.a, self.epsilon, self.rho_b, self.rho_a
         )

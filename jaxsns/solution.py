@@ -10,7 +10,6 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsns import dual, implicit, marginal
-from jaxsns.numerics import matmul
 from jaxsns.problem import Problem
 from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code, describe
@@ -43,7 +42,7 @@ def _dense_cost(problem: Problem) -> jax.Array:
 
 def _transport_cost(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     f, g = dual.finite(problem, f, g)
-    return problem.geometry.dense().transport_cost(f, g, problem.epsilon)
+    return problem.geometry.formed().transport_cost(f, g, problem.epsilon)
 
 
 def _primal(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
@@ -56,16 +55,15 @@ def _primal(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def _apply(axis: int, problem: Problem, f: jax.Array, g: jax.Array, v: jax.Array):
-    plan = dual.plan(problem, f, g)
-    return matmul(plan if axis == 1 else plan.T, v)
+    f, g = dual.finite(problem, f, g)
+    return problem.geometry.formed().plan_times(f, g, problem.epsilon, v, axis)
 
 
 def _barycentric(axis: int, problem: Problem, f: jax.Array, g: jax.Array, v: jax.Array):
-    plan = dual.plan(problem, f, g)
-    plan = plan if axis == 1 else plan.T
-    mass = jnp.sum(plan, axis=1)
+    mass = dual.marginals(problem, f, g)[1 - axis]
     safe = jnp.where(mass > 0, mass, 1)
-    return matmul(plan, v) / (safe if v.ndim == 1 else safe[:, None])
+    moved = _apply(axis, problem, f, g, v)
+    return moved / (safe if v.ndim == 1 else safe[:, None])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxsns import dual, implicit, methods
 from jaxsns.checks import check_values
 from jaxsns.execute import execute
+from jaxsns.geometry import Grid
 from jaxsns.inputs import make_problem
 from jaxsns.methods import Options
 from jaxsns.numerics import default_tolerance
@@ -72,9 +73,10 @@ def solve(
 
     Args:
       cost: [n, m] costs in any unit, +inf where a pair is forbidden, a geometry
-        (`Dense`, `PointCloud`), or a `Problem` (then a, b, epsilon, rho and the
+        (`Dense`, `PointCloud`, `Grid`), or a `Problem` (then a, b, epsilon, rho and the
         scales must be left out).
-      a: [n] row masses >= 0; uniform with total 1 if None.
+      a: [n] row masses >= 0; uniform with total 1 if None. On a `Grid` also in the
+        grid's shape; potentials come back flat (`Grid.on_grid`).
       b: [m] column masses >= 0 with the same total; uniform if None.
       epsilon: [] regularisation > 0, in units of cost; None: 0.05 of the standard
         deviation of the costs.
@@ -138,6 +140,11 @@ def solve(
         raise ValueError(
             "method 'sns' solves balanced problems only; leave out rho_a and rho_b, or "
             "use 'auto', 'newton' or 'sinkhorn'"
+        )
+    if name == "sns" and isinstance(problem.geometry, Grid):
+        raise ValueError(
+            "method 'sns' needs the entries of the plan, which a Grid never forms; use "
+            "'auto', 'newton' or 'sinkhorn', or geometry.dense()"
         )
     options = chosen.options
     if tolerance is None and isinstance(method, str):

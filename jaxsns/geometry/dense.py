@@ -51,8 +51,12 @@ class Dense:
         """Return the costs with rows and columns exchanged."""
         return Dense(self.cost.T)
 
-    def dense(self) -> "Dense":
+    def formed(self) -> "Dense":
         """Return the geometry on which a solve runs: this one."""
+        return self
+
+    def dense(self) -> "Dense":
+        """Return the costs as a matrix: this one."""
         return self
 
     def softmin(self, potential: jax.Array, epsilon: jax.Array, axis: int):
@@ -71,6 +75,11 @@ class Dense:
     def plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
         """[n, m] exp((f_i + g_j - C_ij) / epsilon), in mass."""
         return jnp.exp(self.log_plan(f, g, epsilon))
+
+    def marginals(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
+        """([n], [m]) row and column sums of the plan, in one pass."""
+        mass = self.plan(f, g, epsilon)
+        return jnp.sum(mass, axis=1), jnp.sum(mass, axis=0)
 
     def plan_times(
         self,

@@ -17,6 +17,8 @@ class DenseKernel(NamedTuple):
 
     matrix: jax.Array
 
+    factorisable = True  # there is a `gram` for it
+
     def times(self, v: jax.Array) -> jax.Array:
         """K v, [n]."""
         return matmul(self.matrix, v)

@@ -79,6 +79,10 @@ class PointCloud:
             factor = factor * self.factor
         return dataclasses.replace(self, factor=factor)
 
+    def formed(self) -> Dense:
+        """Return the geometry on which a solve runs: the cost matrix."""
+        return self.dense()
+
     def dense(self) -> Dense:
         """Form the cost matrix: O(n m d) time, O(n m) memory."""
         matrix = costs.matrix(self.cost, self.x, self.y)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import newton_system, sparse_system
+from jaxsns.geometry import Kernel
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.newton_system import NewtonSystem
 from jaxsns.sparse_system import Pattern
@@ -50,7 +51,7 @@ class Direction(NamedTuple):
 class Point(NamedTuple):
     """The plan diag(exp(x)) K diag(exp(y)), its row sums and its error."""
 
-    kernel: DenseKernel
+    kernel: Kernel
     u: jax.Array  # [n] exp(x)
     v: jax.Array  # [m] exp(y)
     rows: jax.Array  # [n]
@@ -59,6 +60,18 @@ class Point(NamedTuple):
     column_stiffness: jax.Array  # [m]
     gauge: jax.Array  # [] bool: whether potentials have one
     error: jax.Array  # [] relative L1
+
+
+def permitted(solver: str, kernel: Kernel) -> str:
+    """Return the linear solver for a kernel: CG where its entries are not at hand."""
+    if kernel.factorisable or solver == "cg":
+        return solver
+    if solver != "auto":
+        raise ValueError(
+            f"linear_solver {solver!r} needs the entries of the plan, which this "
+            "geometry never forms; use 'auto' or 'cg', or geometry.dense()"
+        )
+    return "cg"
 
 
 def unjudged(solver: str, n: int, m: int, dtype: jnp.dtype) -> Way:
@@ -109,6 +122,7 @@ def _sparse_solve(
 
 def _judge(point: Point) -> Way:
     """Look for the largest entries; the plan is sparse if they hold nearly all."""
+    assert isinstance(point.kernel, DenseKernel)
     pattern = sparse_system.largest(point.kernel, point.u, point.v, point.rows)
     lost = sparse_system.dropped(pattern, point.u, point.v, point.rows)
     kind = jnp.where(lost[-1] <= SPARSE_LIMIT, SPARSE, EXACT)

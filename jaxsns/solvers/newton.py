@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import dual
-from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.geometry import Kernel
 from jaxsns.marginal import Target
 from jaxsns.numerics import goal, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem, hard
@@ -101,7 +101,7 @@ class _Inner(NamedTuple):
 class _Setting(NamedTuple):
     """Constants of one update."""
 
-    kernel: DenseKernel
+    kernel: Kernel
     rows: Target  # what is asked of the rows
     columns: Target
     gauge: jax.Array  # [] bool: a constant may be added to x
@@ -234,6 +234,8 @@ def update(
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
     absorbed = dual.absorb(problem, state.f)
+    solver = direction.permitted(options.linear_solver, absorbed.kernel)
+    options = dataclasses.replace(options, linear_solver=solver)
     error = dual.row_error(absorbed)
     setting = _Setting(
         kernel=absorbed.kernel,
@@ -254,7 +256,7 @@ def update(
         contraction=jnp.ones_like(error),
         mu=jnp.asarray(FIRST_MU, dtype),
         newton=jnp.asarray(False),
-        way=direction.unjudged(options.linear_solver, *problem.shape, dtype),
+        way=direction.unjudged(solver, *problem.shape, dtype),
         idle=jnp.asarray(0, jnp.int32),
         step=state.step,
         counts=state.counts.plus(passes=1),
