@@ -94,10 +94,11 @@ def _as_grid(grid: Grid) -> Grid:
 
 def _flat(geometry: Geometry, side: int, value: Any) -> Any:
     """Numbers in the shape of a grid as [n]; anything else as it is."""
-    if isinstance(geometry, Grid) and len(jnp.shape(value)) > 1:
-        if jnp.shape(value) == geometry.sizes[side]:
-            return jnp.reshape(value, -1)
-    return value
+    if not isinstance(geometry, Grid) or value is None:
+        return value
+    shape = np.shape(value)
+    same = len(shape) > 1 and shape == geometry.sizes[side]
+    return jnp.asarray(value).reshape(-1) if same else value
 
 
 def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):

@@ -30,9 +30,7 @@ class GridKernel(NamedTuple):
 
     def squares_times(self, v: jax.Array) -> jax.Array:
         """(K o K) v, [n]. Each entry of K is one product of entries of the stages."""
-        size = jnp.max(jnp.abs(v))
-        size = jnp.where(size > 0, size, 1)
-        return self._up(v / size, 2) * size
+        return self._up(v, 2)
 
     def weighted_sums(self, costs: tuple[jax.Array, ...]) -> jax.Array:
         """(K o C)^T 1, [m], of C the sum of costs [n_k, m_k] along the axes."""

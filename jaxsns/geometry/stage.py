@@ -29,12 +29,16 @@ from jaxsns.numerics import matmul
 
 def number_of_tiles(dtype: jnp.dtype) -> int:
     """Tiles of an axis: squared distances then fit down to 1e-4 of their maximum."""
-    return 4 if jnp.finfo(dtype).bits >= 64 else 8
+    return 4 if jnp.finfo(dtype).bits >= 64 else 9
 
 
 def largest_spread(dtype: jnp.dtype) -> float:
-    """Spread of d that a tile may have: exp of it, and of half of it squared, exist."""
-    return 680.0 if jnp.finfo(dtype).bits >= 64 else 80.0
+    """Spread of d that a tile may have.
+
+    Sums of numbers up to exp of it come up halfway, times those that are multiplied,
+    and must not overflow: up to 7e4 in float32, 1e27 in float64 and lines of 256.
+    """
+    return 640.0 if jnp.finfo(dtype).bits >= 64 else 72.0
 
 
 class Tiles(NamedTuple):
@@ -44,7 +48,7 @@ class Tiles(NamedTuple):
     alpha: jax.Array  # [I, J, p] part of i, of p in its tile
     beta: jax.Array  # [I, J, q] part of j
     core: jax.Array  # [I, J, p, q] exp(-d)
-    safe: jax.Array  # [] bool: the spread of d is within the range of the dtype
+    safe: jax.Array  # [2] bool: the spread of d, and twice it, is within the range
 
 
 class Stage(NamedTuple):
@@ -87,8 +91,9 @@ def cut(cost: jax.Array) -> Tiles:
     low = jax.lax.stop_gradient(jnp.min(d, axis=(2, 3)))
     high = jax.lax.stop_gradient(jnp.max(d, axis=(2, 3)))
     middle = (low + high) / 2
-    safe = jnp.max(high - low) <= largest_spread(cost.dtype)
-    core = jnp.exp(jnp.where(safe, middle[:, :, None, None] - d, 0))
+    spread = jnp.max(high - low)
+    safe = jnp.stack([power * spread <= largest_spread(cost.dtype) for power in (1, 2)])
+    core = jnp.exp(jnp.where(safe[0], middle[:, :, None, None] - d, 0))
     return Tiles(cost, alpha + middle[:, :, None], beta, core, safe)
 
 
@@ -124,7 +129,7 @@ def log_sums(tiles: Tiles, log: jax.Array) -> jax.Array:
         _, scale, sums = _entering(tiles, log)
         return _leaving(scale, sums, tiles.cost.shape[0])
 
-    return jax.lax.cond(tiles.safe, fast, jax.checkpoint(_exact_log), tiles, log)
+    return jax.lax.cond(tiles.safe[0], fast, jax.checkpoint(_exact_log), tiles, log)
 
 
 def stage(tiles: Tiles, log: jax.Array) -> Stage:
@@ -134,7 +139,7 @@ def stage(tiles: Tiles, log: jax.Array) -> Stage:
     def fast(tiles: Tiles, log: jax.Array):
         w_in, scale, sums = _entering(tiles, log)
         out = _leaving(scale, sums, m)
-        w_out = jnp.exp(scale - _tiled(out, log.dtype)[:, None])
+        w_out = jnp.exp(scale - _tiled(out, log.dtype, jnp.inf)[:, None])
         return w_in, w_out, out
 
     def exact(tiles: Tiles, log: jax.Array):
@@ -142,7 +147,7 @@ def stage(tiles: Tiles, log: jax.Array) -> Stage:
         nothing = lambda size: jnp.zeros((I, J, size, r), log.dtype)
         return nothing(q), nothing(p), jax.checkpoint(_exact_log)(tiles, log)
 
-    w_in, w_out, out = jax.lax.cond(tiles.safe, fast, exact, tiles, log)
+    w_in, w_out, out = jax.lax.cond(tiles.safe[0], fast, exact, tiles, log)
     return Stage(tiles, w_in, w_out, log, out)
 
 
@@ -177,7 +182,7 @@ def apply(
     def exact(s, v, factor):
         return jnp.sum(_weights(s, factor, power) * v.T[None], axis=1)
 
-    return jax.lax.cond(s.tiles.safe, fast, exact, s, v, factor)
+    return jax.lax.cond(s.tiles.safe[power - 1], fast, exact, s, v, factor)
 
 
 def apply_transposed(
@@ -199,4 +204,4 @@ def apply_transposed(
     def exact(s, u, factor):
         return jnp.sum(_weights(s, factor, power) * u[:, None], axis=0).T
 
-    return jax.lax.cond(s.tiles.safe, fast, exact, s, u, factor)
+    return jax.lax.cond(s.tiles.safe[power - 1], fast, exact, s, u, factor)
