@@ -43,7 +43,7 @@ def test_a_stage_in_both_of_its_forms(dtype):
 
     @jax.jit
     def ours(cost, log, v, u, factor):
-        tiles = stage.cut(cost)
+        tiles = stage.cut(cost, stage.number_of_tiles(cost.dtype))
         s = stage.stage(tiles, log)
         times = [stage.apply(s, v, f, p) for f, p in ((None, 1), (factor, 1))]
         back = [stage.apply_transposed(s, u, f, p) for f, p in ((None, 2), (factor, 1))]
@@ -141,7 +141,7 @@ def test_epsilon_so_small_that_exponentials_are_needed():
     """The same compiled program; the other form of the stages."""
     epsilon = 1e-6 * COST.max()
     ours = jaxsns.solve(PLANE, A, B, epsilon=epsilon, tolerance=1e-8)
-    tiles = stage.cut(PLANE.axes()[0] / epsilon)
+    tiles = stage.cut(PLANE.axes()[0] / epsilon, stage.number_of_tiles(PLANE.dtype))
     assert not bool(tiles.safe[0])
     dense = jaxsns.solve(COST, A.ravel(), B.ravel(), epsilon=epsilon, tolerance=1e-8)
     assert bool(ours.converged)
@@ -297,6 +297,7 @@ def test_parts_of_the_plan():
         (lambda: Grid(X, cost="euclidean"), ValueError, "cost of a grid"),
         (lambda: Grid(X, cost=0.5), ValueError, "at least 1"),
         (lambda: Grid(X, cost=lambda x, y: 0), TypeError, "matrices of the axes"),
+        (lambda: Grid(X, tiles=0), ValueError, "tiles must be a positive integer"),
         (lambda: Grid(np.ones(3)), TypeError, "x of a Grid must be a tuple"),
         (lambda: Grid(), TypeError, "x of a Grid must be a tuple"),
         (lambda: Grid(X * 2), TypeError, "1 to 3 arrays, one an axis; got 4"),

@@ -19,7 +19,7 @@ Arrays = tuple[jax.Array, ...]
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("x", "y", "matrices", "factor"),
-    meta_fields=("cost",),
+    meta_fields=("cost", "tiles"),
 )
 @dataclasses.dataclass(frozen=True)
 class Grid:
@@ -34,6 +34,9 @@ class Grid:
       cost: "sqeuclidean", "l1", or a number p >= 1 for sum_k |x_k - y_k|^p.
       matrices: in place of x, y and cost: ([n_1, m_1], ..) finite costs along the axes.
       factor: scalar by which the costs are multiplied; 1 if None.
+      tiles: into which an axis is cut, see `geometry.stage`: more of them reach a
+        smaller epsilon before exponentials are needed. None: 4 in float64, 9 in
+        float32; for costs with a kink ("l1", p < 2) 8 and 16.
 
     Nothing of size [n, m] is formed by a solve. A product with the plan takes O(n sum_k
     n_k) multiplications, a pass O(n) exponentials times a number of tiles; where costs
@@ -48,6 +51,7 @@ class Grid:
     cost: str | float = "sqeuclidean"
     matrices: Arrays | None = None
     factor: jax.Array | None = None
+    tiles: int | None = None
 
     def __post_init__(self):
         """Refuse an unknown cost; arrays are checked by `make_problem`."""
@@ -65,6 +69,12 @@ class Grid:
             )
         elif not self.cost >= 1:
             raise ValueError(f"p of a grid's cost must be at least 1; got {self.cost}")
+        if self.tiles is not None and (
+            not isinstance(self.tiles, int) or self.tiles < 1
+        ):
+            raise ValueError(
+                f"tiles must be a positive integer or None; got {self.tiles}"
+            )
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -108,7 +118,8 @@ class Grid:
 
     def transposed(self) -> "Grid":
         """Return the costs with rows and columns exchanged."""
-        return Grid(matrices=tuple(c.T for c in self.axes()))
+        matrices = tuple(c.T for c in self.axes())
+        return Grid(matrices=matrices, tiles=self._tiles)
 
     def axes(self) -> Arrays:
         """([n_1, m_1], ..) the costs along the axes."""
@@ -132,7 +143,13 @@ class Grid:
 
     def formed(self) -> "Grid":
         """Return the geometry on which a solve runs: costs of the axes formed."""
-        return Grid(matrices=self.axes())
+        return Grid(matrices=self.axes(), tiles=self._tiles)
+
+    @property
+    def _tiles(self) -> int:
+        p = self.cost
+        kinked = p == "l1" if isinstance(p, str) else p < 2
+        return self.tiles or stage.number_of_tiles(self.dtype, kinked)
 
     def dense(self) -> Dense:
         """Form the cost matrix: O(n m) time and memory, for small grids."""
@@ -166,15 +183,15 @@ class Grid:
         """
         return vector.reshape(self.sizes[axis] + vector.shape[1:])
 
-    def _tiles(self, epsilon: jax.Array, axis: int):
+    def _cut(self, epsilon: jax.Array, axis: int):
         """Of sums over rows (axis=0) or columns, the last axis of the grid first."""
         oriented = [c.T if axis == 0 else c for c in self.axes()]
-        return tuple(stage.cut(c / epsilon) for c in reversed(oriented))
+        return tuple(stage.cut(c / epsilon, self._tiles) for c in reversed(oriented))
 
     def softmin(self, potential: jax.Array, epsilon: jax.Array, axis: int):
         """Soft minimum of cost minus potential along an axis; see `Dense.softmin`."""
         log = _bounded(potential) / epsilon
-        return -epsilon * grid_kernel.log_sums(self._tiles(epsilon, axis), log)
+        return -epsilon * grid_kernel.log_sums(self._cut(epsilon, axis), log)
 
     def marginals(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """([n], [m]) row and column sums of exp((f_i + g_j - C_ij) / epsilon)."""
@@ -186,7 +203,7 @@ class Grid:
 
         Returns K = exp((f_i - C_ij - top_j) / epsilon) as stages, and top [m].
         """
-        tiles = self._tiles(epsilon, axis=0)
+        tiles = self._cut(epsilon, axis=0)
         kernel, log = grid_kernel.absorb(tiles, _bounded(f) / epsilon)
         return kernel, epsilon * log
 
