@@ -17,6 +17,7 @@ from jaxsns.divergence import sinkhorn_divergence as sinkhorn_divergence
 from jaxsns.free_barycentre import FreeBarycentre as FreeBarycentre
 from jaxsns.free_barycentre import free_support_barycentre as free_support_barycentre
 from jaxsns.geometry import Dense as Dense
+from jaxsns.geometry import Grid as Grid
 from jaxsns.geometry import PointCloud as PointCloud
 from jaxsns.geometry import costs as costs
 from jaxsns.inputs import make_problem as make_problem

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import marginal
-from jaxsns.geometry import Dense
+from jaxsns.geometry import Dense, Grid
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.marginal import Target
 from jaxsns.numerics import far_below
@@ -154,7 +154,9 @@ def rows_for(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
 def _absorb(problem: Problem, f: jax.Array) -> Absorbed:
     epsilon = problem.epsilon
     geometry = problem.geometry.formed()
-    assert isinstance(geometry, Dense), "streamed costs have solvers of their own"
+    assert isinstance(geometry, Dense | Grid), (
+        "streamed costs have solvers of their own"
+    )
     kernel, top = geometry.absorb(f, epsilon)
     row_target = marginal.target(problem.a, problem.rho_a, f, epsilon)
     column_target = marginal.target(problem.b, problem.rho_b, -top, epsilon)

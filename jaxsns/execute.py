@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import batching, dual, streaming, together
-from jaxsns.geometry import Flipped, Streamed
+from jaxsns.geometry import Dense, Flipped, Streamed
 from jaxsns.methods import METHODS, Options
 from jaxsns.outcome import Outcome, explained, finished, input_status
 from jaxsns.problem import Problem
@@ -36,7 +36,7 @@ def execute(
     plain = method == "fixed"
     if isinstance(options, NewtonOptions):
         plain = options.linear_solver == "auto"
-    plain &= problem.balanced
+    plain &= problem.balanced and isinstance(problem.geometry.formed(), Dense)
     if max(n, m) <= LARGEST_IN_STEP and plain:
         in_step = functools.partial(together.in_step, path)
     alone = functools.partial(_alone, method, path)

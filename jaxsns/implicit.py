@@ -24,12 +24,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import dual, implicit_streamed, marginal, newton_system
-from jaxsns.geometry import Flipped, Streamed
+from jaxsns.geometry import Flipped, Grid, Streamed
 from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.numerics import unit_roundoff
 from jaxsns.problem import Problem, hard
 
 LARGEST_FACTORISED = 4096  # rows of the smaller side; above it, conjugate gradients
+MOST_STEPS = 100_000  # of conjugate gradients
 
 
 Solve = Callable[[newton_system.NewtonSystem, jax.Array], jax.Array]
@@ -38,11 +39,10 @@ Solve = Callable[[newton_system.NewtonSystem, jax.Array], jax.Array]
 def solve_stored(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
     """Solve A x = rhs, [n], where products cost no pass."""
     unit = unit_roundoff(rhs.dtype)
-    stored = isinstance(system.kernel, DenseKernel)
-    if stored and rhs.shape[0] <= LARGEST_FACTORISED:
+    if system.kernel.factorisable and rhs.shape[0] <= LARGEST_FACTORISED:
         refinements = 1 if unit < 1e-12 else 3
         return newton_system.solve_cholesky(system, rhs, refinements=refinements)
-    steps = 20 * rhs.shape[0]
+    steps = min(20 * rhs.shape[0], MOST_STEPS)
     return newton_system.solve_cg(system, rhs, jnp.asarray(10 * unit), steps).x
 
 
@@ -92,29 +92,29 @@ def solve_hessian(
         v, u = solve_hessian(plan.T, bottom, top, swapped)
         return u, v
     sums = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
-    return solve_with(DenseKernel(plan), sums, top, bottom, more, solve_stored)
+    ones = jnp.ones_like(bottom)
+    return solve_with(DenseKernel(plan), ones, sums, top, bottom, more, solve_stored)
 
 
 def solve_with(
     kernel: Kernel,
+    v: jax.Array,
     sums: tuple[jax.Array, jax.Array],
     top: jax.Array,
     bottom: jax.Array,
     more: Stiffness,
     inner: Solve,
 ):
-    """The same for a plan that is only known by its products and its sums.
+    """The same for a plan K diag(v) that is known by its products and its sums.
 
-    inner: solves A x = rhs [n] for a system with the plan as kernel, by any means;
-    what it returns is tested, and is NaN if it is no solution.
+    inner: solves A x = rhs [n] for a system with K as kernel, by any means; what it
+    returns is tested, and is NaN if it is no solution.
     """
-    rows, columns = sums
-    ones = jnp.ones_like(rows), jnp.ones_like(columns)
-    zero = jnp.zeros((), rows.dtype)
-    diagonals = rows + more.rows, columns + more.columns
-    system = newton_system.make_system(kernel, *ones, *diagonals, zero, more.gauge)
-    inverse = system.right**2  # 1 / column sums, 0 without mass
-    rhs = system.left * (top - kernel.times(inverse * bottom))
+    diagonals = sums[0] + more.rows, sums[1] + more.columns
+    ones, zero = jnp.ones_like(top), jnp.zeros((), v.dtype)
+    system = newton_system.make_system(kernel, ones, v, *diagonals, zero, more.gauge)
+    inverse = newton_system.inverse_root(diagonals[1]) ** 2
+    rhs = system.left * (top - kernel.times(v * inverse * bottom))
     scaled = jax.lax.custom_linear_solve(
         lambda x: newton_system.product(system, x),
         newton_system.project(system, rhs),
@@ -122,7 +122,7 @@ def solve_with(
         symmetric=True,
     )
     u = system.left * scaled
-    return u, inverse * (bottom - kernel.transpose_times(u))
+    return u, inverse * (bottom - v * kernel.transpose_times(u))
 
 
 @jax.custom_jvp
@@ -156,10 +156,16 @@ def _attach_jvp(primals, tangents):
             marginal.stiffness(b, problem.rho_b, epsilon),
             hard(problem),
         )
-    top, bottom = -epsilon * rows, -epsilon * columns
-    if isinstance(problem.geometry.formed(), Streamed | Flipped):
-        return (f, g), _solve_streamed(problem, f, g, top, bottom, more)
-    return (f, g), solve_hessian(dual.plan(problem, f, g), top, bottom, more)
+    right = -epsilon * rows, -epsilon * columns
+    formed = problem.geometry.formed()
+    if isinstance(formed, Streamed | Flipped):
+        return (f, g), _solve_streamed(problem, f, g, *right, more)
+    if isinstance(formed, Grid):
+        kernel, v = formed.plan_kernel(*dual.finite(problem, f, g), epsilon)
+        ones = jnp.ones_like(f)
+        sums = kernel.times(v), v * kernel.transpose_times(ones)
+        return (f, g), solve_with(kernel, v, sums, *right, more, solve_stored)
+    return (f, g), solve_hessian(dual.plan(problem, f, g), *right, more)
 
 
 def _solve_streamed(problem: Problem, f, g, top, bottom, more: Stiffness):
@@ -171,8 +177,9 @@ def _solve_streamed(problem: Problem, f, g, top, bottom, more: Stiffness):
     assert isinstance(formed.geometry, Streamed)
     f, g = dual.finite(problem, f, g)
     kernel = formed.geometry.kernel(f, g, problem.epsilon)
+    ones = jnp.ones_like(g)
     inner = implicit_streamed.inner_solve(formed, f, g, more)
-    return solve_with(kernel, kernel.sums(), top, bottom, more, inner)
+    return solve_with(kernel, ones, kernel.sums(), top, bottom, more, inner)
 
 
 @jax.custom_jvp

@@ -8,11 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsns.checks import check_values, is_traced, require
-from jaxsns.geometry import Dense, Flipped, PointCloud, Streamed
+from jaxsns.geometry import (
+    Dense,
+    Flipped,
+    Geometry,
+    Grid,
+    PointCloud,
+    Streamed,
+    grid_statistics,
+)
 from jaxsns.numerics import forbidden, is_forbidden
 from jaxsns.problem import Problem
 
 SCALES = ("max", "mean", "median", "std")
+LARGEST_GRID = 3  # axes
 DEFAULT_EPSILON = 0.05  # of the standard deviation of the costs
 
 
@@ -33,7 +42,7 @@ def as_float(name: str, value: Any) -> jax.Array:
     return array
 
 
-def _as_geometry(cost: Any) -> Dense | PointCloud:
+def _as_geometry(cost: Any) -> Dense | PointCloud | Grid:
     if isinstance(cost, PointCloud):
         x, y = as_float("x", cost.x), as_float("y", cost.y)
         for name, points in (("x", x), ("y", y)):
@@ -46,6 +55,8 @@ def _as_geometry(cost: Any) -> Dense | PointCloud:
                 f"x and y must have the same dimension; got x {x.shape} and y {y.shape}"
             )
         return dataclasses.replace(cost, x=x, y=y)
+    if isinstance(cost, Grid):
+        return _as_grid(cost)
     matrix = as_float("cost", cost.cost if isinstance(cost, Dense) else cost)
     # A pair that must not be used: a finite stand-in keeps 0 * inf out of everything.
     matrix = jnp.where(matrix == jnp.inf, forbidden(matrix.dtype), matrix)
@@ -55,6 +66,47 @@ def _as_geometry(cost: Any) -> Dense | PointCloud:
             "(use jax.vmap for a batch of problems)"
         )
     return Dense(matrix)
+
+
+def _as_axes(name: str, value: Any, rank: int) -> tuple[jax.Array, ...]:
+    if not isinstance(value, tuple | list) or not 1 <= len(value) <= LARGEST_GRID:
+        several = isinstance(value, tuple | list)
+        got = f"{len(value)}" if several else type(value).__name__
+        raise TypeError(
+            f"{name} of a Grid must be a tuple of 1 to {LARGEST_GRID} arrays, one an "
+            f"axis; got {got}"
+        )
+    arrays = tuple(as_float(f"{name}[{k}]", v) for k, v in enumerate(value))
+    for k, v in enumerate(arrays):
+        if v.ndim != rank or 0 in v.shape:
+            shape = "[points]" if rank == 1 else "[n_k, m_k]"
+            raise ValueError(f"{name}[{k}] must have shape {shape}; got {v.shape}")
+    return arrays
+
+
+def _as_grid(grid: Grid) -> Grid:
+    factor = None if grid.factor is None else as_float("factor", grid.factor)
+    if grid.matrices is not None:
+        if grid.x is not None or grid.y is not None:
+            raise TypeError("a Grid takes matrices or coordinates x and y, not both")
+        matrices = _as_axes("matrices", grid.matrices, 2)
+        return dataclasses.replace(grid, matrices=matrices, factor=factor)
+    x = _as_axes("x", grid.x, 1)
+    y = x if grid.y is None else _as_axes("y", grid.y, 1)
+    if len(x) != len(y):
+        raise ValueError(
+            f"x and y of a Grid must have as many axes; got {len(x)} and {len(y)}"
+        )
+    return dataclasses.replace(grid, x=x, y=y, factor=factor)
+
+
+def _flat(geometry: Geometry, side: int, value: Any) -> Any:
+    """Numbers in the shape of a grid as [n]; anything else as it is."""
+    if not isinstance(geometry, Grid) or value is None:
+        return value
+    shape = np.shape(value)
+    same = len(shape) > 1 and shape == geometry.sizes[side]
+    return jnp.asarray(value).reshape(-1) if same else value
 
 
 def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
@@ -70,7 +122,7 @@ def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
 
 
 def statistic(
-    name: str, geometry: Dense | PointCloud, a: jax.Array, b: jax.Array
+    name: str, geometry: Dense | PointCloud | Grid, a: jax.Array, b: jax.Array
 ) -> jax.Array:
     """[] max, mean, median or standard deviation of the costs between real atoms.
 
@@ -78,6 +130,13 @@ def statistic(
     forbidden pairs.
     The median sorts n m numbers; the others are one pass.
     """
+    if isinstance(geometry, Grid):
+        if name not in grid_statistics.NAMED:
+            raise ValueError(
+                "the median of the costs of a Grid would need all of them; use 'max', "
+                "'mean' or 'std'"
+            )
+        return grid_statistics.NAMED[name](geometry, a > 0, b > 0)
     formed = geometry.formed()
     if isinstance(formed, Flipped):
         formed, a, b = formed.transposed(), b, a
@@ -145,7 +204,8 @@ def make_problem(
     """Check the inputs and put them into one dtype.
 
     Args:
-      cost: [n, m] costs, or a geometry (`Dense`, `PointCloud`); +inf forbids a pair.
+      cost: [n, m] costs, or a geometry (`Dense`, `PointCloud`, `Grid`); +inf forbids
+        a pair, except on a `Grid`.
       a: [n] masses >= 0 of the rows; uniform with total 1 if None.
       b: [m] masses >= 0 of the columns; uniform with the total of a if None.
       epsilon: [] regularisation > 0 in units of cost, or of the scale that
@@ -175,6 +235,8 @@ def make_problem(
     n, m = geometry.shape
     if n == 0 or m == 0:
         raise ValueError(f"cost must have at least one row and column; got {n, m}")
+    a, rho_a = (_flat(geometry, 0, v) for v in (a, rho_a))
+    b, rho_b = (_flat(geometry, 1, v) for v in (b, rho_b))
     masses_a = _as_masses("a", a, "n", n, (n, m))
     masses_b = _as_masses("b", b, "m", m, (n, m))
     given = [x for x in (masses_a, masses_b) if x is not None]

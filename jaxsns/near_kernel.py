@@ -32,6 +32,8 @@ class NearKernel(NamedTuple):
     beta: jax.Array  # [m]
     flow: jax.Array  # [clusters of rows, clusters of columns] mass outside the lists
 
+    factorisable = False
+
     def _far(self, left, flow, right, v):
         rows, columns = flow.shape
         within = jnp.sum((right * v).reshape(columns, -1), axis=1)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental.sparse import BCOO
 
 from jaxsns import arguments
-from jaxsns.geometry import Geometry, PointCloud
+from jaxsns.geometry import Geometry, Grid, PointCloud
 from jaxsns.solution import Solution
 
 BLOCK = 1 << 20  # entries of the plan that exist at a time
@@ -35,6 +35,8 @@ def _cost_rows(geometry: Geometry, indices: jax.Array, axis: int) -> jax.Array:
         geometry = dataclasses.replace(geometry, **{name: some})
         cost = geometry.dense().cost
         return cost if axis == 1 else cost.T
+    if isinstance(geometry, Grid):
+        return (geometry if axis == 1 else geometry.transposed()).rows(indices)
     cost = geometry.dense().cost
     return cost[indices] if axis == 1 else cost[:, indices].T
 

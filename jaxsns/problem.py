@@ -51,8 +51,12 @@ class Problem:
         return dataclasses.replace(self, epsilon=epsilon)
 
     def formed(self) -> "Problem":
-        """Return the problem with its costs as the solvers want them."""
+        """Return the problem on the geometry that the solvers want."""
         return dataclasses.replace(self, geometry=self.geometry.formed())
+
+    def dense(self) -> "Problem":
+        """Return the problem with its costs as a matrix."""
+        return dataclasses.replace(self, geometry=self.geometry.dense())
 
     def transposed(self) -> "Problem":
         """Exchange rows and columns of a problem whose costs are formed."""

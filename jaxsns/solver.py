@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jaxsns import dual, implicit, methods, streaming
 from jaxsns.checks import check_values
 from jaxsns.execute import execute
-from jaxsns.geometry import Dense
+from jaxsns.geometry import Flipped, Grid, Streamed
 from jaxsns.inputs import make_problem
 from jaxsns.methods import Options
 from jaxsns.numerics import default_tolerance
@@ -73,9 +73,10 @@ def solve(
 
     Args:
       cost: [n, m] costs in any unit, +inf where a pair is forbidden, a geometry
-        (`Dense`, `PointCloud`), or a `Problem` (then a, b, epsilon, rho and the
+        (`Dense`, `PointCloud`, `Grid`), or a `Problem` (then a, b, epsilon, rho and the
         scales must be left out).
-      a: [n] row masses >= 0; uniform with total 1 if None.
+      a: [n] row masses >= 0; uniform with total 1 if None. On a `Grid` also in the
+        grid's shape; potentials come back flat (`Grid.on_grid`).
       b: [m] column masses >= 0 with the same total; uniform if None.
       epsilon: [] regularisation > 0, in units of cost; None: 0.05 of the standard
         deviation of the costs.
@@ -140,6 +141,11 @@ def solve(
             "method 'sns' solves balanced problems only; leave out rho_a and rho_b, or "
             "use 'auto', 'newton' or 'sinkhorn'"
         )
+    if name == "sns" and isinstance(problem.geometry, Grid):
+        raise ValueError(
+            "method 'sns' needs the entries of the plan, which a Grid never forms; use "
+            "'auto', 'newton' or 'sinkhorn', or geometry.dense()"
+        )
     options = chosen.options
     if tolerance is None and isinstance(method, str):
         tolerance = default_tolerance(problem.dtype)
@@ -150,7 +156,7 @@ def solve(
         tolerance=_positive("tolerance", tolerance, problem.dtype),
         max_steps=_positive("max_steps", steps, jnp.int32),
     )
-    if not isinstance(problem.geometry.formed(), Dense):
+    if isinstance(problem.geometry.formed(), Streamed | Flipped):
         streaming.check(name, options, continuation)
     path = chosen.path if continuation is None else bool(continuation)
     if name == "fixed" and path:

@@ -19,7 +19,7 @@ def _difference(x: jax.Array, y: jax.Array) -> jax.Array:
     return x[:, None, :] - y[None, :, :]
 
 
-def _safe_power(x: jax.Array, exponent: float | jax.Array) -> jax.Array:
+def safe_power(x: jax.Array, exponent: float | jax.Array) -> jax.Array:
     """`x ** exponent` for x >= 0 with derivative 0 at x = 0."""
     positive = x > 0
     return jnp.where(positive, jnp.where(positive, x, 1) ** exponent, 0)
@@ -41,7 +41,7 @@ def sqeuclidean(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def euclidean(x: jax.Array, y: jax.Array) -> jax.Array:
     """[n, m] distances; O(n m d) memory while it is built."""
-    return _safe_power(jnp.sum(_difference(x, y) ** 2, axis=-1), 0.5)
+    return safe_power(jnp.sum(_difference(x, y) ** 2, axis=-1), 0.5)
 
 
 def l1(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -53,7 +53,7 @@ def cosine(x: jax.Array, y: jax.Array) -> jax.Array:
     """[n, m] one minus the cosine of the angle; 1 where a point is zero."""
 
     def unit(v):
-        inverse = _safe_power(jnp.sum(v**2, axis=1, keepdims=True), -0.5)
+        inverse = safe_power(jnp.sum(v**2, axis=1, keepdims=True), -0.5)
         return v * inverse
 
     return 1 - matmul(unit(x), unit(y).T)
@@ -70,8 +70,8 @@ def pnorm(p: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
         raise ValueError(f"p of pnorm must be at least 1; got {p}")
 
     def cost(x: jax.Array, y: jax.Array) -> jax.Array:
-        powers = _safe_power(jnp.abs(_difference(x, y)), p)
-        return _safe_power(jnp.sum(powers, axis=-1), 1 / p)
+        powers = safe_power(jnp.abs(_difference(x, y)), p)
+        return safe_power(jnp.sum(powers, axis=-1), 1 / p)
 
     cost.is_matrix = True  # type: ignore[attr-defined]
     return cost

@@ -15,6 +15,11 @@ from jaxsns.numerics import matmul
 class Kernel(Protocol):
     """What every kernel K [n, m] can do."""
 
+    @property
+    def factorisable(self) -> bool:
+        """Whether there is a `gram` for it."""
+        ...
+
     def times(self, v: jax.Array) -> jax.Array:
         """K v, [n]."""
         ...
@@ -36,6 +41,8 @@ class DenseKernel(NamedTuple):
     """Non-negative matrix K [n, m] with its products."""
 
     matrix: jax.Array
+
+    factorisable = True  # there is a `gram` for it
 
     def times(self, v: jax.Array) -> jax.Array:
         """K v, [n]."""

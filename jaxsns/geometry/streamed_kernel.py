@@ -16,6 +16,8 @@ class StreamedKernel(NamedTuple):
     log_v: jax.Array  # [m]
     epsilon: jax.Array  # []
 
+    factorisable = False
+
     def _columns(self, function, inputs=(), shared=()):
         def block(z, given, shared):
             log_v, more = given

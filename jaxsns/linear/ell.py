@@ -18,6 +18,8 @@ class Ell(NamedTuple):
     column_values: jax.Array  # [m, k]
     column_index: jax.Array  # [m, k] rows
 
+    factorisable = False
+
     def times(self, v: jax.Array) -> jax.Array:
         """Matrix times v [m], giving [n]."""
         gathered = jnp.sum(self.row_values * v[self.row_index], axis=1)

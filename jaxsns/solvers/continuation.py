@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
+from jaxsns.geometry import Grid, grid_statistics
 from jaxsns.numerics import is_forbidden
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
@@ -40,6 +41,8 @@ class PathState(NamedTuple):
 
 def spread(problem: Problem) -> jax.Array:
     """[] largest minus smallest cost of permitted pairs of atoms with mass."""
+    if isinstance(problem.geometry, Grid):
+        return grid_statistics.spread(problem.geometry, problem.a > 0, problem.b > 0)
     cost = problem.geometry.dense().cost
     real = (problem.a > 0)[:, None] & (problem.b > 0)[None, :] & ~is_forbidden(cost)
     high = jnp.max(jnp.where(real, cost, -jnp.inf))

@@ -21,6 +21,7 @@ from jaxsns.sparse_system import Pattern
 
 LINEAR_SOLVERS = ("auto", "cg", "sparse", "cholesky")
 ALWAYS_CHOLESKY, NEVER_CHOLESKY = 64, 4096  # rows; between them if CG is slow
+MOST_STEPS = 10_000  # of conjugate gradients
 PROBE = 40  # exact products after which sparsity is looked at: what that costs
 SPARSE_LIMIT = 0.05  # dropped mass above which a plan is not sparse
 TRUSTED = 0.1  # of the error: dropped mass below it does not harm the direction
@@ -59,6 +60,18 @@ class Point(NamedTuple):
     column_stiffness: jax.Array  # [m]
     gauge: jax.Array  # [] bool: whether potentials have one
     error: jax.Array  # [] relative L1
+
+
+def permitted(solver: str, kernel: Kernel) -> str:
+    """Return the linear solver for a kernel: CG where its entries are not at hand."""
+    if kernel.factorisable or solver == "cg":
+        return solver
+    if solver != "auto":
+        raise ValueError(
+            f"linear_solver {solver!r} needs the entries of the plan, which this "
+            "geometry never forms; use 'auto' or 'cg', or geometry.dense()"
+        )
+    return "cg"
 
 
 def unjudged(solver: str, n: int, m: int, dtype: jnp.dtype) -> Way:
@@ -146,7 +159,8 @@ def find(
         u = newton_system.solve_cholesky(system, rhs)
         return _direction(system, root, rhs, u, way, none, none)
     if solver == "cg":
-        end = newton_system.solve_cg(system, rhs, accuracy, 500 + 2 * n)
+        most = min(500 + 2 * n, MOST_STEPS)
+        end = newton_system.solve_cg(system, rhs, accuracy, most)
         return _direction(system, root, rhs, end.x, way, end.steps, none)
 
     sparse_pays = solver == "sparse" or sparse_system.pays(n, point.v.shape[0])

@@ -267,6 +267,8 @@ def update(
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
     absorbed = dual.absorb(problem, state.f)
+    solver = direction.permitted(options.linear_solver, absorbed.kernel)
+    options = dataclasses.replace(options, linear_solver=solver)
     error = dual.row_error(absorbed)
     setting = Setting(
         kernel=absorbed.kernel,

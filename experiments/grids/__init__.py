@@ -1,0 +1,1 @@
+"""Measures every figure the project promises; `python -m experiments.figures`."""

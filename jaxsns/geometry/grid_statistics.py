@@ -1,0 +1,74 @@
+"""Scales of the costs of a grid, axis by axis.
+
+`rows` [n] and `columns` [m] say which atoms count: those with mass.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns.geometry.grid import Grid
+from jaxsns.numerics import matmul
+
+
+def _counts(grid: Grid, rows: jax.Array, columns: jax.Array, *axes: int):
+    """Numbers of atoms that count, ([n_k, ..], [m_k, ..]) at coordinates of axes."""
+    out = []
+    for real, size in zip((rows, columns), grid.sizes, strict=True):
+        others = tuple(j for j in range(len(size)) if j not in axes)
+        out.append(jnp.sum(real.reshape(size), axis=others, dtype=grid.dtype))
+    return out[0], out[1]
+
+
+def spread(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """[] largest minus smallest cost within the boxes around all atoms that count."""
+    total = jnp.zeros((), grid.dtype)
+    for k, c in enumerate(grid.axes()):
+        p, q = _counts(grid, rows, columns, k)
+        real = (p > 0)[:, None] & (q > 0)[None, :]
+        total = total + jnp.max(jnp.where(real, c, -jnp.inf))
+        total = total - jnp.min(jnp.where(real, c, jnp.inf))
+    return total
+
+
+def largest(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """[] largest cost, exactly: O(n n_k) for one axis after the other."""
+    most = jnp.where(rows, jnp.zeros((), grid.dtype), -jnp.inf)
+    for c in reversed(grid.axes()):
+        lines = most.reshape(-1, c.shape[0]).T
+        most = jnp.max(lines[:, None] + c[:, :, None], axis=0)
+    return jnp.max(jnp.where(columns, most.reshape(-1), -jnp.inf))
+
+
+def _mean(weights: tuple[jax.Array, jax.Array], values: jax.Array) -> jax.Array:
+    p, q = weights
+    return jnp.sum(p * values) / jnp.sum(p) / jnp.sum(q)
+
+
+def mean(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """[] mean of the costs."""
+    return sum(_means(grid, rows, columns), jnp.zeros((), grid.dtype))
+
+
+def _means(grid: Grid, rows: jax.Array, columns: jax.Array) -> list[jax.Array]:
+    weights = [_counts(grid, rows, columns, k) for k in range(len(grid.axes()))]
+    pairs = zip(weights, grid.axes(), strict=True)
+    return [_mean(w, matmul(c, w[1])) for w, c in pairs]
+
+
+def deviation(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """[] standard deviation of the costs: variances and covariances of the axes."""
+    means = _means(grid, rows, columns)
+    centred = [c - x for c, x in zip(grid.axes(), means, strict=True)]
+    square = jnp.zeros((), grid.dtype)
+    for k, c in enumerate(centred):
+        w = _counts(grid, rows, columns, k)
+        square = square + _mean(w, matmul(c**2, w[1]))
+        for j in range(k):
+            w = _counts(grid, rows, columns, j, k)
+            both = matmul(matmul(centred[j], w[1]), c.T)
+            square = square + 2 * _mean(w, both)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+
+
+NAMED = {"max": largest, "mean": mean, "std": deviation}
