@@ -225,7 +225,8 @@ def _parameters(family):
         "rho_b": rho_b,
         "share": share,
     }
-    return {k: jnp.asarray(v) for k, v in numbers.items() if v is not None}
+    # All of one kind: a Python number has a weak type, and another program.
+    return {k: jnp.asarray(v, float) for k, v in numbers.items() if v is not None}
 
 
 def _solution(p):
