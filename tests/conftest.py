@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import pathlib
+import tempfile
 
 # Most of the suite's time is compilation, and optimisation is a third of that. CI runs
 # it this way, and some of it with XLA's default, level 3, on what the wheel installs.
@@ -19,6 +20,20 @@ import pytest  # noqa: E402
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Fresh functions of equal programs, and programs freed between two files, compile once.
+# JAX_COMPILATION_CACHE_DIR keeps them for the next time.
+PROGRAMS = None
+if not jax.config.jax_compilation_cache_dir:
+    PROGRAMS = tempfile.TemporaryDirectory()
+    jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_unconfigure():
+    if PROGRAMS is not None:
+        PROGRAMS.cleanup()
 
 
 @pytest.fixture(autouse=True)

@@ -125,7 +125,7 @@ def _parameters():
         "costs": jnp.asarray(COSTS),
         "masses": jnp.asarray(MASSES),
         "weights": jnp.asarray(WEIGHTS),
-        "epsilon": jnp.asarray(0.3),
+        "epsilon": jnp.asarray(0.3, float),  # as its changes: one program
     }
 
 

@@ -183,7 +183,8 @@ def test_share_one_is_the_whole_problem(rho):
         found = jaxsns.solve_partial(cost, A, B, share=share, rho_b=rho, **options)
         return jnp.vdot(jnp.sin(cost), found.plan()), found
 
-    slopes, found = jax.grad(run, argnums=(0, 1), has_aux=True)(1.0, jnp.asarray(COST))
+    gradient = jax.jit(jax.grad(run, argnums=(0, 1), has_aux=True))
+    slopes, found = gradient(1.0, jnp.asarray(COST))
     assert found.converged
     np.testing.assert_allclose(found.plan(), whole.plan(), atol=1e-11)
     assert all(np.all(np.isfinite(x)) for x in slopes)
@@ -224,7 +225,8 @@ def _parameters(family):
         "rho_b": rho_b,
         "share": share,
     }
-    return {k: jnp.asarray(v) for k, v in numbers.items() if v is not None}
+    # All of one kind: a Python number has a weak type, and another program.
+    return {k: jnp.asarray(v, float) for k, v in numbers.items() if v is not None}
 
 
 def _solution(p):

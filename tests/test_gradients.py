@@ -42,14 +42,17 @@ OUTPUTS = {
 }
 
 
-def _function(output, n, m, tolerance=TIGHT):
+def _function(output, n, m):
+    """An output of a solve, or several of them stacked: one program for all."""
     weights = _weights(n, m)
 
     def function(cost, a, b, epsilon):
         # Masses are normalised inside, so that every direction is feasible.
         a, b = a / jnp.sum(a), b / jnp.sum(b)
-        solution = jaxsns.solve(cost, a, b, epsilon=epsilon, tolerance=tolerance)
-        return OUTPUTS[output](solution, *weights)
+        solution = jaxsns.solve(cost, a, b, epsilon=epsilon, tolerance=TIGHT)
+        if isinstance(output, str):
+            return OUTPUTS[output](solution, *weights)
+        return jnp.stack([OUTPUTS[name](solution, *weights) for name in output])
 
     return function
 
@@ -96,25 +99,24 @@ def test_gradient_against_differences_of_a_converged_solve(output, number):
     np.testing.assert_allclose(forward, got, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("output", ["value", "potentials", "plan"])
-def test_hessians_agree_in_all_compositions(output):
-    function = _function(output, 3, 4)
+def test_hessians_agree_in_all_compositions():
+    function = _function(("value", "potentials", "plan"), 3, 4)
     arguments = _arguments(3, 4, seed=3)
     at = lambda cost: function(cost, *arguments[1:])
     hessian = jax.jit(jax.hessian(at))(arguments[0])
-    reverse = jax.jit(jax.jacrev(jax.grad(at)))(arguments[0])
+    reverse = jax.jit(jax.jacrev(jax.jacrev(at)))(arguments[0])
     forward = jax.jit(jax.jacfwd(jax.jacfwd(at)))(arguments[0])
     np.testing.assert_allclose(hessian, reverse, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(hessian, forward, rtol=1e-8, atol=1e-9)
-    square = hessian.reshape(12, 12)
-    np.testing.assert_allclose(square, square.T, rtol=1e-8, atol=1e-9)
-    gradient = jax.jit(jax.grad(at))
+    square = np.asarray(hessian).reshape(3, 12, 12)
+    np.testing.assert_allclose(square, square.mT, rtol=1e-8, atol=1e-9)
+    gradient = jax.jit(jax.jacrev(at))
     step = 1e-5
-    bump = jnp.zeros((3, 4)).at[1, 2].set(step)
-    difference = (gradient(arguments[0] + bump) - gradient(arguments[0] - bump)) / (
-        2 * step
-    )
-    np.testing.assert_allclose(hessian[:, :, 1, 2], difference, rtol=1e-5, atol=1e-6)
+    bump = np.zeros((3, 4))
+    bump[1, 2] = step
+    ends = [np.asarray(gradient(arguments[0] + t * bump)) for t in (1, -1)]
+    difference = (ends[0] - ends[1]) / (2 * step)
+    np.testing.assert_allclose(hessian[..., 1, 2], difference, rtol=1e-5, atol=1e-6)
 
 
 def test_third_derivative():
@@ -126,39 +128,44 @@ def test_third_derivative():
     np.testing.assert_allclose(third, difference, rtol=1e-6)
 
 
+@jax.jit
+def _blocks(t, direction, rate):
+    cost, a, b = problems.assignment(direction.shape[0])
+    solution = jaxsns.solve(
+        cost + t * direction, a, b, epsilon=1 / 1200 + t * rate, tolerance=1e-13
+    )
+    return jnp.vdot(_weights(*cost.shape)[2], solution.plan())
+
+
+@jax.jit
+def _slopes(direction, rate):
+    along = lambda t: _blocks(t, direction, rate)
+    return jax.grad(along)(0.0), jax.jvp(along, (0.0,), (1.0,))[1]
+
+
 @pytest.mark.parametrize("n", [30, 100])
 @pytest.mark.parametrize("name", ["cost", "epsilon"])
 def test_plan_gradient_where_the_plan_splits_into_blocks(n, name):
     """epsilon = 1/1200 on an assignment problem: many near-null vectors, not one."""
-    cost, a, b = (jnp.asarray(x) for x in problems.assignment(n))
-    weights = _weights(n, n)[2]
-    r = np.random.default_rng(5)
-    direction = jnp.asarray(r.normal(size=cost.shape)) if name == "cost" else cost * 0
-    rate = 0.0 if name == "cost" else 1 / 1200
-
-    def along(t):
-        solution = jaxsns.solve(
-            cost + t * direction, a, b, epsilon=1 / 1200 + t * rate, tolerance=1e-13
-        )
-        return jnp.vdot(weights, solution.plan())
-
+    direction, rate = np.zeros((n, n)), 1 / 1200
+    if name == "cost":
+        direction, rate = np.random.default_rng(5).normal(size=(n, n)), 0.0
+    along = lambda t: _blocks(t, direction, rate)
     h = 1e-5 if name == "cost" else 1e-3
     reference = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
     # Measured 1e-10 or better; bar 1e-6.
-    np.testing.assert_allclose(jax.grad(along)(0.0), reference, rtol=1e-7)
-    np.testing.assert_allclose(jax.jvp(along, (0.0,), (1.0,))[1], reference, rtol=1e-7)
+    np.testing.assert_allclose(_slopes(direction, rate), [reference] * 2, rtol=1e-7)
 
 
 def test_potential_gradient_at_small_epsilon_with_one_block():
     """epsilon = 1/1200 of the largest cost, plan connected: potentials well-posed."""
     x = np.linspace(0, 1, 40)
     cost = jnp.asarray((x[:, None] - np.linspace(0.003, 1.01, 57)[None]) ** 2)
-    direction = (
-        jnp.asarray(np.random.default_rng(0).normal(size=cost.shape)) * cost.max()
-    )
+    direction = np.random.default_rng(0).normal(size=cost.shape) * float(cost.max())
     u, v, _ = _weights(*cost.shape)
     epsilon = float(cost.max()) / 1200
 
+    @jax.jit
     def along(t):
         solution = jaxsns.solve(cost + t * direction, epsilon=epsilon, tolerance=1e-13)
         return jnp.vdot(u, solution.f) + jnp.vdot(v, solution.g)
@@ -178,10 +185,12 @@ def test_implicit_equals_unrolled():
         plan = jnp.exp((f[:, None] + g[None, :] - cost) / epsilon)
         return jnp.vdot(u, f) + jnp.vdot(v, g) + jnp.vdot(w, plan)
 
+    @jax.jit
     def implicit(cost):
         solution = jaxsns.solve(cost, a, b, epsilon=epsilon, tolerance=TIGHT)
         return through((solution.f, solution.g), cost)
 
+    @jax.jit
     def unrolled(cost):
         problem = jaxsns.make_problem(cost, a, b, epsilon=epsilon)
         return through(jaxsns.unrolled_sinkhorn(problem, 400), cost)
@@ -213,43 +222,40 @@ def test_gradient_against_a_pseudo_inverse(shape):
     np.testing.assert_allclose(got, expected, atol=1e-9 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("output", ["value", "potentials", "plan"])
-def test_gradients_under_vmap_equal_those_alone(output):
-    function = _function(output, 5, 8)
+def test_gradients_under_vmap_equal_those_alone():
+    function = _function(("value", "potentials", "plan"), 5, 8)
     lanes = [_arguments(5, 8, seed) for seed in range(3)]
     stacked = tuple(jnp.stack(x) for x in zip(*lanes, strict=True))
-    gradient = jax.grad(function, argnums=(0, 1, 2, 3))
+    gradient = jax.jacrev(function, argnums=(0, 1, 2, 3))
     batch = jax.jit(jax.vmap(gradient))(*stacked)
+    single = jax.jit(gradient)
     for k, lane in enumerate(lanes):
-        alone = jax.jit(gradient)(*lane)
+        alone = single(*lane)
         for got, expected in zip(batch, alone, strict=True):
             np.testing.assert_allclose(got[k], expected, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("output", ["value", "transport_cost", "plan"])
-def test_zero_masses_leave_the_gradients_of_the_others_alone(output):
+def test_zero_masses_leave_the_gradients_of_the_others_alone():
     """The same numbers as with the atoms removed; zeros, not NaN, at the atoms."""
     cost, a, b = problems.zero_masses()
     keep_a, keep_b = a > 0, b > 0
     weights = np.random.default_rng(0).normal(size=cost.shape)
 
-    def loss(cost, a, b, w):
+    def losses(cost, a, b, w):
         s = jaxsns.solve(cost, a, b, epsilon=0.3, tolerance=TIGHT)
-        return OUTPUTS[output](s, None, None, w)
+        names = ("value", "transport_cost", "plan")
+        return jnp.stack([OUTPUTS[name](s, None, None, w) for name in names])
 
-    inner = [cost[keep_a][:, keep_b], a[keep_a], b[keep_b], weights[keep_a][:, keep_b]]
-    gradient = jax.jit(jax.grad(loss))(*(jnp.asarray(x) for x in (cost, a, b, weights)))
-    alone = jax.jit(jax.grad(loss))(*(jnp.asarray(x) for x in inner))
-    gradient = np.asarray(gradient)
-    np.testing.assert_allclose(gradient[keep_a][:, keep_b], alone, atol=1e-12)
-    assert np.all(gradient[~keep_a] == 0)
-    assert np.all(gradient[:, ~keep_b] == 0)
-    if output == "value":
-        arguments = tuple(jnp.asarray(x) for x in (cost, a, b, weights))
-        second = jax.jvp(
-            jax.jit(jax.grad(loss)), arguments, jax.tree.map(jnp.ones_like, arguments)
-        )
-        assert np.all(np.isfinite(second[1]))
+    full = cost, a, b, weights
+    inner = cost[keep_a][:, keep_b], a[keep_a], b[keep_b], weights[keep_a][:, keep_b]
+    run = jax.jit(jax.jacrev(losses))
+    gradients, alone = np.asarray(run(*full)), run(*inner)
+    np.testing.assert_allclose(gradients[:, keep_a][..., keep_b], alone, atol=1e-12)
+    assert np.all(gradients[:, ~keep_a] == 0)
+    assert np.all(gradients[..., ~keep_b] == 0)
+    value = jax.grad(lambda *x: losses(*x)[0])
+    second = jax.jit(lambda *x: jax.jvp(value, x, jax.tree.map(jnp.ones_like, x)))
+    assert np.all(np.isfinite(second(*full)[1]))
 
 
 def test_value_gradient_needs_no_linear_solve():

@@ -148,7 +148,7 @@ def test_derivatives_go_through_the_solve():
         out = jnp.stack([moved, extended])
         return out, out
 
-    point = [jnp.asarray(v) for v in (x, y, b, EPSILON, new)]
+    point = [jnp.asarray(v, float) for v in (x, y, b, EPSILON, new)]
     steps = [jnp.asarray(r.normal(size=v.shape)) for v in point]
     steps[2] = jnp.where(b > 0, steps[2], 0)
     steps[2] = jnp.where(
