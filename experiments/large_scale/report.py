@@ -83,7 +83,7 @@ def write(results: dict, folder: Path) -> None:
         "Squared distances of normal points scaled to at most 1; memory is the largest "
         "resident set of the process (Python, JAX and compilation included); the error "
         "is computed in float64 from the potentials that were returned. A search for "
-        "largest entries counts as two passes. Sinkhorn is ended after four times the "
+        "largest entries counts as two passes. Sinkhorn is ended after three times the "
         "passes of `auto`.\n"
     )
     text.append(HEAD + "\n".join(line(r) for r in results["cases"].values()) + "\n")
