@@ -78,6 +78,20 @@ def points_divided(n, m):
     assert most[0] <= max(64 * 512, 128 * 128) < n * m / 4
 
 
+def sinkhorn_divided(n, m):
+    """The same for over-relaxed Sinkhorn, streamed."""
+    random = np.random.default_rng(3)
+    x, y = (jnp.asarray(random.normal(size=(k, 2))) for k in (n, m))
+
+    def run(**fields):
+        cloud = jaxsns.PointCloud(x, y, streamed=True, **fields)
+        return jaxsns.solve(cloud, epsilon=0.5, tolerance=1e-11, method="sinkhorn")
+
+    mine, theirs = run(mesh=MESH, axis="rows"), run()
+    assert int(mine.status) == int(theirs.status) == Status.CONVERGED
+    same("sinkhorn, f", mine.f, theirs.f, 1e-10)
+
+
 def matrix_divided(n, m):
     """A cost matrix divided by rows: Sinkhorn, Newton with conjugate gradients."""
     random = np.random.default_rng(1)
@@ -115,6 +129,7 @@ if __name__ == "__main__":
     checks = {
         "even": lambda: points_divided(384, 440),
         "uneven": lambda: points_divided(381, 437),
+        "sinkhorn": lambda: sinkhorn_divided(381, 437),
         "matrix": lambda: matrix_divided(64, 80),
         "batch": batch_divided,
     }

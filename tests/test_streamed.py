@@ -232,6 +232,27 @@ def test_sinkhorn_over_relaxed_and_with_a_fixed_number_of_sweeps():
     assert int(fixed.counts.sweeps) == 5
 
 
+def test_sinkhorn_does_not_lose_rows_that_underflow():
+    cloud = _cloud(streamed=True).astype(jnp.float32)
+    cloud = dataclasses.replace(cloud, x=cloud.x.at[:3].multiply(12.0))
+    solution = jaxsns.solve(cloud, epsilon=0.3, method="sinkhorn", max_steps=40)
+    assert np.all(np.isfinite(solution.f))
+    assert float(solution.error) < 0.1
+
+
+def test_a_start_from_the_solution_of_a_neighbour_is_used():
+    cloud = _cloud(streamed=True, block=50)
+    a, b = _masses(N), _masses(M)
+    solution = _solve(cloud, a, b, 0.1)
+    moved = dataclasses.replace(cloud, x=cloud.x + 0.001 * R.normal(size=(N, 2)))
+    fresh = _solve(moved, a, b, 0.1)
+    warm = jaxsns.solve(
+        moved, a, b, epsilon=0.1, tolerance=1e-11, init=(solution.f, solution.g)
+    )
+    _against_reference(warm, moved, a, b, 0.1, 1e-9)
+    assert int(warm.counts.passes) < int(fresh.counts.passes)
+
+
 def test_float32_reaches_its_tolerance_as_float64_judges():
     cloud = _cloud(streamed=True).astype(jnp.float32)
     a, b = np.full(N, 1 / N), np.full(M, 1 / M)

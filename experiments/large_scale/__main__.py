@@ -42,7 +42,8 @@ def cases(quick: bool) -> list[dict]:
                     out.append(
                         dict(
                             n=n, d=d, epsilon=epsilon, method=method, dtype="float32",
-                            tolerance=1e-4, seed=0, repeats=repeats if method == "auto" else 1, steps=1000,
+                            tolerance=1e-4, seed=0, steps=1000,
+                            repeats=repeats if method == "auto" else 1,
                         )
                     )  # fmt: skip
     if not quick:

@@ -7,6 +7,19 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+INTRODUCTION = """# Large problems
+
+Problems whose cost matrix is never stored: time, passes over the costs and peak memory of `auto`, and of over-relaxed
+Sinkhorn in the same process of measuring.
+
+    python -m experiments.large_scale            everything, about 30 minutes on 2 cores
+    python -m experiments.large_scale --quick    n = 4,000 only, two minutes, nothing recorded
+    python -m experiments.large_scale --colour   colour transfer of two photographs (needs scikit-image)
+    python -m experiments.large_scale.cluster    the same call on all devices of a job, see its first lines
+
+Each solve runs in a process of its own (`case.py`), so that peak memory is its own; the error is computed in float64 from the
+returned potentials by a loop of its own (`judge.py`).
+"""
 HEAD = (
     "| points | epsilon | to | method | passes | time / s | one pass / s | "
     "peak / GiB | true error | |\n|---|---|---|---|---|---|---|---|---|---|\n"
@@ -71,20 +84,19 @@ def _plot(cases: dict, path: Path) -> None:
 
 
 def write(results: dict, folder: Path) -> None:
-    """Write RESULTS.md and the plot."""
+    """Write README.md and the plot."""
     environment = results["environment"]
-    text = ["# Large problems: recorded run\n"]
+    text = [INTRODUCTION]
     text.append(
-        "Written by `python -m experiments.large_scale`; "
+        "Recorded run (`results.json`); "
         + ", ".join(f"{k}: {v}" for k, v in environment.items())
         + ".\n"
     )
     text.append(
         "Squared distances of normal points scaled to at most 1; memory is the largest "
-        "resident set of the process (Python, JAX and compilation included); the error "
-        "is computed in float64 from the potentials that were returned. A search for "
-        "largest entries counts as two passes. Sinkhorn is ended after three times the "
-        "passes of `auto`.\n"
+        "resident set of the process (Python, JAX and compilation included). A search "
+        "for largest entries counts as two passes. Sinkhorn is ended after three times "
+        "the passes of `auto`: what is not there by then is a MISS.\n"
     )
     text.append(HEAD + "\n".join(line(r) for r in results["cases"].values()) + "\n")
     if "passes" in results:
@@ -112,5 +124,5 @@ def write(results: dict, folder: Path) -> None:
             f"{c['tolerance']:g}: {c['passes']} passes, {c['seconds']:.0f} s, "
             f"true error {c['error']:.1e}.\n\n![colour transfer](colour.png)\n"
         )
-    (folder / "RESULTS.md").write_text("\n".join(text))
+    (folder / "README.md").write_text("\n".join(text))
     _plot(results["cases"], folder / "passes.png")

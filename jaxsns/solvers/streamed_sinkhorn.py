@@ -26,6 +26,7 @@ from jaxsns.solvers.sinkhorn import (
 )
 from jaxsns.status import Status, code
 
+LOST = 1e-12  # of the mass a row should have
 FAR = 30.0  # log of the factor by which a column is off, above which it is not relaxed
 
 
@@ -103,8 +104,16 @@ def run(problem: Problem, options: SinkhornOptions, f: jax.Array) -> State:
     def sweep(s: State) -> State:
         rows = marginal.target(problem.a, problem.rho_a, s.f, problem.epsilon)
         x = jnp.zeros_like(s.f)
-        step = relaxed(rows, x, s.seen.rows, s.omega)[0]
+        # A sum that has underflowed says nothing: such rows get their best potential.
+        lost = rows.real & (s.seen.rows < LOST * rows.mass)
+        step = relaxed(rows, x, jnp.where(lost, rows.mass, s.seen.rows), s.omega)[0]
         f = s.f + jnp.where(rows.real, problem.epsilon * step, 0)
+        some = jnp.any(lost)
+        f = jax.lax.cond(
+            some,
+            lambda: jnp.where(lost, dual.best_rows(problem, s.seen.g), f),
+            lambda: f,
+        )
         seen = _pass(problem, f, s.seen.g, s.omega)
         full = s.in_window + 1 >= WINDOW
         gain = (seen.value - s.start_value) / jnp.abs(seen.value)
@@ -125,7 +134,7 @@ def run(problem: Problem, options: SinkhornOptions, f: jax.Array) -> State:
             best=jnp.where(full, jnp.minimum(seen.error, s.best), s.best),
             idle=jnp.where(full, idle, s.idle),
             step=s.step + 1,
-            counts=s.counts.plus(sweeps=1, passes=1),
+            counts=s.counts.plus(sweeps=1, passes=jnp.where(some, 2, 1)),
         )
 
     def sweeping(s: State) -> jax.Array:
