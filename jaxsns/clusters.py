@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 LEAST, MOST = 64, 2048  # clusters
+LARGE, PARTS = 64, 8  # points of a cluster from which on it is cut, and into how many
 PER_ROOT = 8  # clusters for each square root of the number of points
 
 
@@ -20,6 +21,11 @@ class Layout(NamedTuple):
     number: int  # of clusters
     size: int  # points in each
     empty: int  # further clusters of copies, to divide by the number of devices
+
+    @property
+    def part(self) -> int:
+        """Points that are looked at together: a cluster, or an eighth of one."""
+        return self.size // PARTS if self.size >= LARGE else self.size
 
     @property
     def total(self) -> int:
@@ -52,6 +58,8 @@ def layout(n: int, parts: int = 1) -> Layout:
     wanted = min(max(PER_ROOT * math.isqrt(n), LEAST), MOST, n)
     number = 1 << (wanted.bit_length() - 1)
     size = -(-n // number)
+    if size >= LARGE:
+        size += -size % PARTS
     return Layout(number, size, -number % parts)
 
 
@@ -61,7 +69,7 @@ def order(points: jax.Array, shape: Layout) -> Order:
     number, size, empty = shape
     inside = number * size
     # Copies are taken from everywhere, so that no cluster is made of copies alone.
-    copies = (jnp.arange(inside - n) * n) // max(inside - n, 1)
+    copies = jnp.arange(inside - n) * (n // max(inside - n, 1))
     source = jnp.concatenate([jnp.arange(n), copies]).astype(jnp.int32)
     place = jnp.arange(inside, dtype=jnp.int32)
     for level in range(number.bit_length() - 1):
@@ -91,4 +99,5 @@ def means(values: jax.Array, masses: jax.Array, shape: Layout) -> jax.Array:
     weights = jnp.where(jnp.repeat(total, shape.size) > 0, masses, 1)
     column = weights.reshape(weights.shape + (1,) * (values.ndim - 1))
     whole = sums(weights, shape).reshape((-1,) + (1,) * (values.ndim - 1))
-    return sums(column * values, shape) / whole
+    # A value may be infinite where nothing is weighed.
+    return sums(jnp.where(column > 0, column * values, 0), shape) / whole

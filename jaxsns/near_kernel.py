@@ -3,9 +3,9 @@
 What the lists of largest entries leave of the plan is kept as the mass T_IJ that each
 cluster of rows sends to each cluster of columns, spread within them as the tails of the
 rows and of the columns are: P ~ E + diag(alpha) Z T Z'^T diag(beta). Row and column
-sums are those of the plan. A plan that is sparse is in E; one that is smooth is in T;
-what is neither is between them. Used as model of the plan in a neighbourhood of the
-potentials at which it was built (`solvers.streamed_newton`), and as preconditioner.
+sums are those of the plan, up to rounding. A plan that is sparse is in E; one that is
+smooth is in T; what is neither is between them. Used as model of the plan around the
+potentials at which it was built (`solvers.model_step`), and as preconditioner.
 Sources: aggregation as in Koury, McAllister and Stewart (1984) for Markov chains;
 largest entries as in Tang et al., ICLR 2024.
 """
@@ -172,8 +172,3 @@ def _entries(
 def _shares(tail: jax.Array, whole: jax.Array, shape: Layout) -> jax.Array:
     safe = jnp.where(whole > 0, whole, 1)
     return tail * jnp.repeat(jnp.where(whole > 0, 1 / safe, 0), shape.size)
-
-
-def kept_mass(kernel: NearKernel) -> jax.Array:
-    """[] mass of the listed entries."""
-    return jnp.sum(kernel.entries.row_values) + jnp.sum(kernel.entries.column_values)

@@ -7,6 +7,7 @@ follows epsilon down.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +15,18 @@ import jax.numpy as jnp
 from jaxsns import clusters, marginal
 from jaxsns.arrangement import Sorted, arrange
 from jaxsns.geometry import Streamed
+from jaxsns.look import look
 from jaxsns.methods import Options
-from jaxsns.numerics import far_below
+from jaxsns.numerics import far_below, unit_roundoff
 from jaxsns.outcome import Outcome
 from jaxsns.problem import Problem
 from jaxsns.solvers import continuation, newton, streamed_newton, streamed_sinkhorn
 from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.solvers.sinkhorn import SinkhornOptions
+from jaxsns.status import Status, code
 
 START_TOLERANCE = 1e-3  # relative L1 error of the problem of clusters
+ABOVE_ROUNDING = 20.0  # times what rounding explains: an error that sweeps may lower
 WIDTH = 0.1  # of the clusters' width in cost: the least epsilon of the first level
 
 
@@ -72,7 +76,7 @@ def _start(arranged: Sorted, first: jax.Array) -> jax.Array:
     return marginal.fitted_potential(problem.a, problem.rho_a, soft, first)
 
 
-def check(method: str, options: Options, continuation: bool | None) -> None:
+def check(method: str, options: Options, path: bool | None) -> None:
     """Refuse what only a stored matrix can do; raises ValueError."""
     if method == "sns":
         raise ValueError(
@@ -82,40 +86,88 @@ def check(method: str, options: Options, continuation: bool | None) -> None:
     solver = getattr(options, "linear_solver", "auto")
     if solver != "auto":
         raise ValueError(
-            f"linear_solver must be 'auto' where costs are streamed; got {solver!r}"
+            f"linear_solver must be 'auto' where costs are streamed; got {solver!r} "
+            "(PointCloud(..., streamed=False) stores them)"
         )
-    if continuation is not None:
+    if path is not None:
         raise ValueError(
             "continuation must be None where costs are streamed: what the clusters "
-            f"show decides; got {continuation!r}"
+            f"show decides; got {path!r} (PointCloud(..., streamed=False) stores "
+            "them)"
         )
 
 
 def run(
     method: str, problem: Problem, options: Options, init: jax.Array | None
 ) -> Outcome:
-    """Solve a streamed problem from row potentials [n] or from clusters."""
+    """Solve a streamed problem from row potentials [n] or from clusters.
+
+    Potentials that are given are used if their error is below WARM_ERROR.
+    """
     arranged = arrange(problem)
-    inner, shapes = arranged.problem, arranged.shapes
+    inner = arranged.problem
     low = far_below(problem.dtype)
     if init is not None:
         init = jnp.where(inner.a > 0, arranged.rows.sort(init), low)
     if method in ("sinkhorn", "fixed"):
         assert isinstance(options, SinkhornOptions)
         f = jnp.where(inner.a > 0, 0, low) if init is None else init
-        end = streamed_sinkhorn.run(inner, options, f)
+        end = _ended(streamed_sinkhorn.run(inner, options, f))
     else:
-        width = coarse(arranged)[2]
-        first = jnp.maximum(problem.epsilon, WIDTH * width)
-        sparse = width > problem.epsilon
-        if init is None:
-            ratio = jnp.log(first / problem.epsilon) / jnp.log(continuation.FACTOR)
-            count = jnp.ceil(ratio).astype(jnp.int32)
-            f = jnp.where(inner.a > 0, _start(arranged, first), low)
-        else:
-            count, f = jnp.asarray(0, jnp.int32), init
-        state = streamed_newton.init(inner, f, count)
-        end = streamed_newton.run(inner, options, state, shapes, first, sparse)
+        end = _ended(_newton(arranged, options, init))
+        floor = _rounding(inner, end.f)
+        failed = end.status == code(Status.STALLED)
+        end = jax.lax.cond(
+            failed & (end.error > ABOVE_ROUNDING * floor),
+            lambda: _swept(inner, options, end),
+            lambda: end,
+        )
     f = jnp.where(problem.a > 0, arranged.rows.restore(end.f), -jnp.inf)
     g = jnp.where(problem.b > 0, arranged.columns.restore(end.g), -jnp.inf)
-    return Outcome(f, g, end.error, end.status, end.counts)
+    return end._replace(f=f, g=g)
+
+
+def _ended(end: Any) -> Outcome:
+    return Outcome(end.f, end.g, end.error, end.status, end.counts)
+
+
+def _newton(arranged: Sorted, options: Options, init: jax.Array | None):
+    problem, _, _, shapes = arranged
+    width = coarse(arranged)[2]
+    first = jnp.maximum(problem.epsilon, WIDTH * width)
+    ratio = jnp.log(first / problem.epsilon) / jnp.log(continuation.FACTOR)
+    count = jnp.ceil(ratio).astype(jnp.int32)
+
+    def fresh():
+        real = problem.a > 0
+        return jnp.where(real, _start(arranged, first), far_below(problem.dtype)), count
+
+    if init is None:
+        f, count = fresh()
+    else:
+        seen = look(problem, init, shapes)
+        warm = seen.error < continuation.WARM_ERROR
+        f, count = jax.lax.cond(warm, lambda: (init, jnp.zeros_like(count)), fresh)
+    state = streamed_newton.init(problem, f, count)
+    if init is not None:
+        state = state._replace(counts=state.counts.plus(passes=1))
+    sparse = width > problem.epsilon
+    return streamed_newton.run(problem, options, state, shapes, first, sparse)
+
+
+def _rounding(problem: Problem, f: jax.Array) -> jax.Array:
+    """[] error that rounding of the potentials alone makes."""
+    size = jnp.max(jnp.where(problem.a > 0, jnp.abs(f), 0))
+    return unit_roundoff(f.dtype) * (4 + 0.5 * size / problem.epsilon)
+
+
+def _swept(problem: Problem, options: Options, before: Outcome) -> Outcome:
+    """Sinkhorn from where the model was of no more use; the better of both."""
+    left = jnp.maximum(options.max_steps - before.counts.sweeps, 1)
+    plain = SinkhornOptions(tolerance=options.tolerance, max_steps=left)
+    f = jnp.where(problem.a > 0, before.f, far_below(problem.dtype))
+    end = _ended(streamed_sinkhorn.run(problem, plain, f))
+    counts = jax.tree.map(jnp.add, before.counts, end.counts)
+    better = end.error < before.error
+    end = jax.tree.map(lambda u, v: jnp.where(better, u, v), end, before)
+    return end._replace(counts=counts)

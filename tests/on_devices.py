@@ -78,6 +78,19 @@ def points_divided(n, m):
     assert most[0] <= max(64 * 512, 128 * 128) < n * m / 4
 
 
+def scales_divided(n, m):
+    """Scales of costs, where rows do not divide among devices."""
+    x, y = (jnp.asarray(p) for p in np.random.default_rng(4).normal(size=(2, n, 2)))
+    for name in ("max", "mean", "std"):
+        mine, theirs = (
+            jaxsns.make_problem(
+                jaxsns.PointCloud(x, y[:m], **fields), epsilon=1.0, relative_to=name
+            ).epsilon
+            for fields in ({"mesh": MESH, "axis": "rows"}, {})
+        )
+        same(f"scale {name}", mine, theirs, 1e-12)
+
+
 def sinkhorn_divided(n, m):
     """The same for over-relaxed Sinkhorn, streamed."""
     random = np.random.default_rng(3)
@@ -129,6 +142,7 @@ if __name__ == "__main__":
     checks = {
         "even": lambda: points_divided(384, 440),
         "uneven": lambda: points_divided(381, 437),
+        "scales": lambda: scales_divided(45, 37),
         "sinkhorn": lambda: sinkhorn_divided(381, 437),
         "matrix": lambda: matrix_divided(64, 80),
         "batch": batch_divided,

@@ -65,6 +65,7 @@ ORDER = [
     "solvers.sns",
     "solvers.continuation",
     "solvers.streamed_sinkhorn",
+    "solvers.model_step",
     "solvers.streamed_newton",
     "solvers.unrolled",
     "solvers.lane_problems",

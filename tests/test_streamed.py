@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxsns
-from jaxsns import Status, clusters, near_kernel
+from jaxsns import Status, clusters, near_kernel, streaming
 from jaxsns.arrangement import arrange
 from jaxsns.geometry import memory
 from jaxsns.geometry.streamed import Streamed
@@ -251,6 +251,12 @@ def test_a_start_from_the_solution_of_a_neighbour_is_used():
     )
     _against_reference(warm, moved, a, b, 0.1, 1e-9)
     assert int(warm.counts.passes) < int(fresh.counts.passes)
+    # One that is of no use is not used.
+    far = 5 * jnp.arange(N) / N
+    cold = jaxsns.solve(
+        moved, a, b, epsilon=0.1, tolerance=1e-11, init=(far, solution.g)
+    )
+    _against_reference(cold, moved, a, b, 0.1, 1e-9)
 
 
 def test_float32_reaches_its_tolerance_as_float64_judges():
@@ -277,9 +283,55 @@ def test_statuses():
         solution = _solve(*given)
         assert int(solution.status) == expected
         assert np.all(np.isnan(solution.f)) == (expected != Status.STALLED)
-    short = jaxsns.solve(cloud, a, b, epsilon=0.02, max_steps=2)
-    assert int(short.status) == Status.MAX_STEPS
-    assert float(short.error) > 1e-10
+
+
+def test_a_path_in_epsilon_and_limits_of_steps_on_it(monkeypatch):
+    # As if clusters were wider: three larger epsilons come first.
+    monkeypatch.setattr(streaming, "WIDTH", 5.0)
+    cloud = _cloud(streamed=True, block=49)
+    a, b = _masses(N), _masses(M)
+    whole = jaxsns.solve(cloud, a, b, epsilon=0.02, tolerance=1e-11)
+    _against_reference(whole, cloud, a, b, 0.02, 1e-9)
+    cost, errors = np.asarray(cloud.dense().cost), []
+    for steps in range(1, int(whole.counts.sweeps), 2):
+        short = jaxsns.solve(
+            cloud, a, b, epsilon=0.02, tolerance=1e-11, max_steps=steps
+        )
+        assert int(short.status) == Status.MAX_STEPS
+        # Judged at the wanted epsilon, wherever on the path the limit was met.
+        error = references.error(cost, a, b, short.f, short.g, 0.02)
+        np.testing.assert_allclose(short.error, error, rtol=1e-6, atol=1e-13)
+        errors.append(error)
+    assert errors[-1] < 1e-2 < errors[0]
+
+
+def test_fixed_sweeps_end_however_many_they_are():
+    cloud = _cloud(2, 40, 30, streamed=True).astype(jnp.float32)
+    solution = jaxsns.solve(
+        cloud, epsilon=0.5, early_stop=False, max_steps=300, tolerance=1e-9
+    )
+    assert int(solution.counts.sweeps) == 300
+    assert int(solution.status) == Status.MAX_STEPS
+
+
+def test_weights_of_penalties_that_are_partly_infinite():
+    cloud = _cloud(streamed=True)
+    a, b = _masses(N, [2, 80]), _masses(M)
+    rho = np.where(np.arange(N) < 70, np.inf, 1.0)
+    solution = jaxsns.solve(
+        cloud, a, b, epsilon=0.2, rho_a=rho, rho_b=2.0, tolerance=1e-11
+    )
+    assert int(solution.status) == Status.CONVERGED
+    cost = np.asarray(cloud.dense().cost)
+    f, g = references.unbalanced(cost, a, b, 0.2, rho, 2.0)
+    np.testing.assert_allclose(solution.g, g, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 5), (5, 1), (3, 2)])
+def test_a_few_points(n, m):
+    cloud = _cloud(2, n, m, streamed=True)
+    a, b = _masses(n), _masses(m)
+    _against_reference(_solve(cloud, a, b, 0.3), cloud, a, b, 0.3, 1e-9)
 
 
 def _loss(kind, streamed, x, y, a, b, epsilon):
@@ -305,6 +357,23 @@ def test_first_derivatives_are_those_of_the_matrix(kind):
     for mine, theirs in zip(*found, strict=True):
         scale = np.abs(theirs).max()
         np.testing.assert_allclose(mine, theirs, atol=1e-8 * scale)
+
+
+def test_derivatives_are_differences_of_solves():
+    cloud = _cloud()
+    a, b = jnp.asarray(_masses(N)), jnp.asarray(_masses(M))
+    way = jnp.asarray(R.normal(size=(N, 2)))
+
+    @jax.jit
+    @jax.value_and_grad
+    def along(t):
+        x = cloud.x + t * way
+        return _loss("all", True, x, cloud.y, a, b, 0.05)
+
+    slope, h = along(0.0)[1], 1e-4
+    near, far = ((along(k * h)[0] - along(-k * h)[0]) / (2 * k * h) for k in (1, 2))
+    # Fourth order: what is left is 1e-9 of it, and rounding 1e-8.
+    np.testing.assert_allclose(slope, (4 * near - far) / 3, rtol=1e-7)
 
 
 def test_second_derivative_of_the_value():

@@ -9,16 +9,16 @@ import matplotlib.pyplot as plt
 
 INTRODUCTION = """# Large problems
 
-Problems whose cost matrix is never stored: time, passes over the costs and peak memory of `auto`, and of over-relaxed
-Sinkhorn in the same process of measuring.
+Problems whose cost matrix is never stored: time, passes over the costs and peak
+memory of `auto`, and of over-relaxed Sinkhorn beside it.
 
-    python -m experiments.large_scale            everything, about 30 minutes on 2 cores
-    python -m experiments.large_scale --quick    n = 4,000 only, two minutes, nothing recorded
-    python -m experiments.large_scale --colour   colour transfer of two photographs (needs scikit-image)
-    python -m experiments.large_scale.cluster    the same call on all devices of a job, see its first lines
+    python -m experiments.large_scale             all, about 25 minutes on 2 cores
+    python -m experiments.large_scale --quick     n = 4,000 only, nothing recorded
+    python -m experiments.large_scale --colour    two photographs (needs scikit-image)
+    python -m experiments.large_scale.cluster     on all devices of a job, see the file
 
-Each solve runs in a process of its own (`case.py`), so that peak memory is its own; the error is computed in float64 from the
-returned potentials by a loop of its own (`judge.py`).
+Each solve runs in a process of its own (`case.py`), so that peak memory is its own;
+the error is computed in float64 from the potentials that came back (`judge.py`).
 """
 HEAD = (
     "| points | epsilon | to | method | passes | time / s | one pass / s | "

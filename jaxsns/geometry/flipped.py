@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry.dense import Dense, Largest
+from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.streamed import Streamed
 
 
@@ -48,10 +48,6 @@ class Flipped:
         """Soft minimum along an axis, as in `Dense`."""
         return self.other.softmin(potential, epsilon, 1 - axis)
 
-    def plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
-        """[n, m] the plan, stored."""
-        return self.other.plan(g, f, epsilon).T
-
     def marginals(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """([n], [m]) row and column sums of the plan; one pass."""
         columns, rows = self.other.marginals(g, f, epsilon)
@@ -71,9 +67,3 @@ class Flipped:
     def transport_cost(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """<C, P>, in cost times mass; one pass."""
         return self.other.transport_cost(g, f, epsilon)
-
-    def largest(
-        self, f: jax.Array, g: jax.Array, epsilon: jax.Array, k: int, axis: int
-    ) -> Largest:
-        """Return the k largest plan entries along an axis."""
-        return self.other.largest(g, f, epsilon, k, 1 - axis)

@@ -13,7 +13,7 @@ SHARE = 0.25  # of the memory of the device
 
 def device_bytes() -> float:
     """Memory of the default device, in bytes; infinite if it cannot be told."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"]

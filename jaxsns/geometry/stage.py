@@ -43,7 +43,16 @@ def largest_spread(dtype: jnp.dtype) -> float:
     Sums of numbers up to exp of it come up halfway, times those that are multiplied,
     and must not overflow: up to 7e4 in float32, 1e27 in float64 and lines of 256.
     """
-    return 640.0 if jnp.finfo(dtype).bits >= 64 else 72.0
+    return 640.0 if jnp.finfo(dtype).bits >= 64 else 68.0
+
+
+def negligible(dtype: jnp.dtype) -> float:
+    """A weight exp(-this) below the largest of its tile and line is dropped.
+
+    For some i it may weigh exp(spread) times more: this is the largest spread and the
+    logarithm of what rounding keeps, 1 / u.
+    """
+    return 680.0 if jnp.finfo(dtype).bits >= 64 else 85.0
 
 
 class Tiles(NamedTuple):
@@ -112,7 +121,7 @@ def _entering(tiles: Tiles, log: jax.Array):
     x = _tiled(log, tiles.core.shape[1::2], -jnp.inf)[None] - tiles.beta[..., None]
     top = jax.lax.stop_gradient(jnp.max(x, axis=2, keepdims=True))
     x = x - top
-    w_in = jnp.where(x < -largest_spread(log.dtype), 0, jnp.exp(x))
+    w_in = jnp.where(x < -negligible(log.dtype), 0, jnp.exp(x))
     return w_in, top - tiles.alpha[..., None], jnp.log(matmul(tiles.core, w_in))
 
 

@@ -174,10 +174,6 @@ class Streamed:
 
         return -epsilon * self.columns(block, potential, epsilon)[1]
 
-    def plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
-        """[n, m] the plan, stored: for those who ask for it."""
-        return self.dense().plan(f, g, epsilon)
-
     def marginals(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """([n], [m]) row and column sums of the plan; one pass."""
 
@@ -261,7 +257,7 @@ class Streamed:
         count = jnp.sum(rows, dtype=zero.dtype) * jnp.sum(columns, dtype=zero.dtype)
 
         def first(z, real, rows):
-            both = real[:, None] & rows[None, :]
+            both = real[:, None] & rows[None, :] & (z > -jnp.inf)
             top = jnp.max(jnp.where(both, -z, -jnp.inf), axis=1)
             return jnp.sum(jnp.where(both, -z, 0)), top
 
@@ -270,7 +266,7 @@ class Streamed:
 
         def second(z, real, shared):
             rows, mean = shared
-            both = real[:, None] & rows[None, :]
+            both = real[:, None] & rows[None, :] & (z > -jnp.inf)
             return jnp.sum(jnp.where(both, (-z - mean) ** 2, 0)), ()
 
         squares = self.columns(second, zero, one, columns, (rows, mean))[0]
@@ -279,8 +275,3 @@ class Streamed:
     def kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> StreamedKernel:
         """Return the plan of finite potentials, behind its products."""
         return StreamedKernel(self, f, g / epsilon, epsilon)
-
-    def absorb(self, f: jax.Array, epsilon: jax.Array):
-        """Kernel of given row potentials, each column scaled to a maximum of 1."""
-        top = self.columns(lambda z, *_: ((), jnp.max(z, axis=1)), f, epsilon)[1]
-        return StreamedKernel(self, f, -top, epsilon), epsilon * top

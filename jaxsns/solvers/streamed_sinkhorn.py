@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxsns import dual, marginal
 from jaxsns.geometry import Streamed
-from jaxsns.numerics import far_below, goal, unit_roundoff
+from jaxsns.numerics import far_below, goal, matmul, unit_roundoff
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
@@ -82,7 +82,7 @@ def _pass(problem: Problem, f: jax.Array, g: jax.Array, omega: jax.Array) -> Swe
         log_after = jnp.where(near, log_sums + step, (new - soft) / epsilon)
         after = jnp.where(target.real, jnp.exp(log_after), 0)
         missing = jnp.sum(jnp.abs(after - marginal.wanted(b, rho, new)))
-        rows = (after / sums) @ plan
+        rows = matmul(after / sums, plan)
         return (rows, missing), jnp.where(target.real, new, far_below(z.dtype))
 
     inputs = (problem.b, problem.rho_b, g)
@@ -139,7 +139,7 @@ def run(problem: Problem, options: SinkhornOptions, f: jax.Array) -> State:
 
     def sweeping(s: State) -> jax.Array:
         more = (s.seen.error > target) & (s.step < options.max_steps)
-        return more & (s.idle < PATIENCE)
+        return more & ((s.idle < PATIENCE) | (not options.early_stop))
 
     def update(s: State) -> State:
         s = jax.lax.while_loop(sweeping, sweep, s)
