@@ -91,6 +91,25 @@ def scales_divided(n, m):
         same(f"scale {name}", mine, theirs, 1e-12)
 
 
+def lists_divided(n, m):
+    """Largest entries along both axes of divided costs are those of the matrix."""
+    random = np.random.default_rng(5)
+    x, y = (jnp.asarray(random.normal(size=(k, 2))) for k in (n, m))
+    f, g = (jnp.asarray(random.normal(size=k)) for k in (n, m))
+    # Columns are what this geometry divides.
+    divided = jaxsns.PointCloud(y, x, mesh=MESH, axis="rows").formed().transposed()
+    dense = jaxsns.PointCloud(x, y).dense()
+    for axis in (0, 1):
+        mine = jax.jit(lambda e, k=axis: divided.largest(f, g, e, 7, k))(1.0)
+        theirs = dense.largest(f, g, jnp.asarray(1.0), 7, axis)
+        same(f"largest entries along {axis}", mine.indices, theirs.indices, 0)
+        same(f"their logarithms along {axis}", mine.log, theirs.log, 1e-12)
+        potential = f if axis == 0 else g
+        soft = divided.softmin(potential, jnp.asarray(1.0), axis)
+        expected = dense.softmin(potential, jnp.asarray(1.0), axis)
+        same(f"soft minima along {axis}", soft, expected, 1e-12)
+
+
 def sinkhorn_divided(n, m):
     """The same for over-relaxed Sinkhorn, streamed."""
     random = np.random.default_rng(3)
@@ -142,6 +161,7 @@ if __name__ == "__main__":
     checks = {
         "even": lambda: points_divided(384, 440),
         "uneven": lambda: points_divided(381, 437),
+        "lists": lambda: lists_divided(48, 64),
         "scales": lambda: scales_divided(45, 37),
         "sinkhorn": lambda: sinkhorn_divided(381, 437),
         "matrix": lambda: matrix_divided(64, 80),
