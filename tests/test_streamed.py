@@ -162,6 +162,8 @@ def _solve(cloud, a, b, epsilon, tolerance=1e-11):
 def _against_reference(solution, cloud, a, b, epsilon, atol):
     cost = np.asarray(cloud.dense().cost)
     assert int(solution.status) == Status.CONVERGED
+    # Where a fault spoils the model, sweeps would find the answer all the same.
+    assert solution.method == "sinkhorn" or int(solution.counts.passes) < 60
     f, g = references.sinkhorn(cost, a, b, epsilon)
     expected = references.plan(cost, f, g, epsilon)
     found = np.asarray(solution.f), np.asarray(solution.g)
@@ -206,6 +208,7 @@ def test_penalised_marginals():
         cloud, a, b, epsilon=0.2, rho_a=1.0, rho_b=2.0, tolerance=1e-11
     )
     assert int(solution.status) == Status.CONVERGED
+    assert int(solution.counts.passes) < 30
     cost = np.asarray(cloud.dense().cost)
     f, g = references.unbalanced(cost, a, b, 0.2, 1.0, 2.0)
     np.testing.assert_allclose(solution.g, g, atol=1e-9)

@@ -284,7 +284,8 @@ def update(
     end = on_kernel(options, setting, start)
     f = absorbed.f + problem.epsilon * end.point.x
     g = problem.epsilon * end.point.y - absorbed.top
-    settled = (end.point.error <= setting.target) | (end.idle >= IDLE)
+    # NaN is not left to itself: such an update would come back for ever.
+    settled = ~(end.point.error > setting.target) | (end.idle >= IDLE)
     f, g, error, status, passes = iteration.judge(
         problem, f, g, state.error, settled, last, end.step, options
     )

@@ -168,7 +168,7 @@ def update(
     )  # fmt: skip
     end = jax.lax.while_loop(sweeping, sweep, start)
     new_f = absorbed.f + problem.epsilon * end.x
-    settled = (end.error <= target) | (end.idle >= PATIENCE + 2)
+    settled = ~(end.error > target) | (end.idle >= PATIENCE + 2)
     f, g, error, status, passes = iteration.judge(
         problem,
         jnp.where(jnp.all(jnp.isfinite(new_f)), new_f, absorbed.f),
