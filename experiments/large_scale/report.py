@@ -75,8 +75,8 @@ def _plot(cases: dict, path: Path) -> None:
     axes.set_xlabel(
         "passes over the costs, exponentials or searches of all [n, n] pairs"
     )
-    axes.set_title("to a marginal error of 1e-4 or as said; epsilon as share of the largest cost",
-                   fontsize=10)  # fmt: skip
+    title = "to an error of 1e-4 or as said; epsilon as share of the largest cost"
+    axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, loc="upper right")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
