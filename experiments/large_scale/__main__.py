@@ -1,6 +1,6 @@
 """Run the large problems, record them, and write the table and the plot.
 
-    python -m experiments.large_scale            everything, about 40 minutes on 2 cores
+    python -m experiments.large_scale            everything, about 25 minutes on 2 cores
     python -m experiments.large_scale --quick    n = 4,000 only, two minutes
     python -m experiments.large_scale --only 50000
     python -m experiments.large_scale --colour   two photographs of full size
