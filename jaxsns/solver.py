@@ -114,8 +114,9 @@ def solve(
     Status: CONVERGED, or why not; INVALID_INPUT, MASS_MISMATCH and NONFINITE come
       with NaN potentials, the others with the best found.
     Cost: O(n m) time an iteration; two to three arrays of the size of the costs
-      beside them, one more if n > m. All numbers are data: a change of epsilon,
-      tolerance, max_steps, masses or costs compiles nothing.
+      beside them, one more if n > m; none where they are streamed or on a grid. All
+      numbers are data: a change of epsilon, tolerance, max_steps, masses or costs
+      compiles nothing.
     Source: docs/mathematics.md; Tang et al., ICLR 2024, for the sparse Newton idea.
     """
     if isinstance(cost, Problem):

@@ -134,5 +134,4 @@ class PointCloud:
 
     def dense(self) -> Dense:
         """Form the cost matrix: O(n m d) time, O(n m) memory."""
-        matrix = costs.matrix(self.cost, self.x, self.y)
-        return Dense(matrix if self.factor is None else matrix * self.factor)
+        return self.in_blocks().dense()

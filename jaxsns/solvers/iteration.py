@@ -19,7 +19,7 @@ class Counts(NamedTuple):
     newton_steps: jax.Array  # Newton directions computed
     linear_steps: jax.Array  # products of the linear solver: two matrix products each
     sparse_steps: jax.Array  # the same with a sparse matrix
-    passes: jax.Array  # exponentials of the whole matrix
+    passes: jax.Array  # exponentials of the whole matrix; a search of it counts as two
 
     def plus(self, **more: jax.Array | int) -> "Counts":
         """Add to some of the counts."""

@@ -234,9 +234,10 @@ def _finish(
     """
     last = s.level >= 0
     whole = jnp.isfinite(s.least)
+    best = jnp.where(whole, s.best_f, s.f)
     judged = iteration.judge(
         problem,
-        jnp.where(whole, s.best_f, s.f),
+        best,
         jnp.where(whole, s.best_g, seen.g),
         s.error,
         jnp.asarray(True),
@@ -249,7 +250,7 @@ def _finish(
     here, after = at(s.level), at(s.level + 1)
     before = at(s.level - 1)
     slope = jnp.where(known & ~last, (after - here) / (here - before), 0)
-    ahead = s.f + slope * (s.f - s.level_f)
+    ahead = best + slope * (best - s.level_f)
     infinite = jnp.full_like(s.least, jnp.inf)
     zero = jnp.zeros_like(s.idle)
     broken = ~jnp.isfinite(seen.error)
@@ -266,7 +267,7 @@ def _finish(
         shorter=zero,
         history=anderson.cleared(s.history),
         level=s.level + 1,
-        level_f=s.f,
+        level_f=best,
         error=jnp.where(last, error, seen.error),
         status=iteration.as_status(jnp.where(last, status, limit)),
         counts=s.counts.plus(passes=passes),
