@@ -83,6 +83,7 @@ def diagonal(system: NewtonSystem) -> jax.Array:
     return jnp.maximum(system.unit + system.shift - inner + system.pin**2, least)
 
 
+@jax.named_scope("conjugate_gradients")
 def solve_cg(
     system: NewtonSystem, rhs: jax.Array, tolerance: ArrayLike, max_steps: ArrayLike
 ) -> CGResult:
@@ -98,6 +99,7 @@ def solve_cg(
     )
 
 
+@jax.named_scope("nested_conjugate_gradients")
 def solve_nested(
     system: NewtonSystem,
     near: NewtonSystem,
@@ -117,6 +119,7 @@ def solve_nested(
     )
 
 
+@jax.named_scope("cholesky")
 def solve_cholesky(
     system: NewtonSystem, rhs: jax.Array, refinements: int = 0
 ) -> jax.Array:

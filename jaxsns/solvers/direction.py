@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxsns import newton_system, sparse_system
 from jaxsns.geometry.kernel import DenseKernel, Kernel
+from jaxsns.history import StepKind
 from jaxsns.newton_system import NewtonSystem
 from jaxsns.sparse_system import Pattern
 
@@ -46,6 +47,8 @@ class Direction(NamedTuple):
     way: Way
     products: jax.Array  # [] int32 with the exact matrix
     sparse_products: jax.Array  # [] int32
+    kind: jax.Array  # [] int32, a StepKind
+    kept: jax.Array  # [] share of the plan's entries in the matrix
 
 
 class Point(NamedTuple):
@@ -85,7 +88,7 @@ def unjudged(solver: str, n: int, m: int, dtype: jnp.dtype) -> Way:
 def _sparse_solve(
     system: NewtonSystem, point: Point, way: Way, rhs: jax.Array, accuracy: jax.Array
 ):
-    """[n] solution, exact and sparse products, and whether the way was good."""
+    """[n] solution, exact and sparse products, whether it was good, kind, kept."""
     n, m = rhs.shape[0], point.v.shape[0]
     known = sparse_system.sizes(n, m)
     lost = sparse_system.dropped(way.pattern, point.u, point.v, point.rows)
@@ -104,14 +107,16 @@ def _sparse_solve(
 
     def matrix(k: int):
         end = newton_system.solve_cg(near(k), rhs, accuracy, INNER_STEPS + 2 * n)
-        return end.x, none, end.steps, end.converged
+        share = sparse_system.share(way.pattern, k)
+        return end.x, none, end.steps, end.converged, _kind(StepKind.SPARSE), share
 
     def preconditioner():
         end = newton_system.solve_nested(
             system, near(known[-1]), rhs, accuracy, PROBE, INNER, INNER_STEPS
         )
         good = end.converged & (lost[-1] <= SPARSE_LIMIT)
-        return end.x, end.steps, none, good
+        share = sparse_system.share(way.pattern, known[-1])
+        return end.x, end.steps, none, good, _kind(StepKind.PRECONDITIONED), share
 
     # The fewest entries that drop too little to matter, or else the most there are.
     enough = lost <= TRUSTED * point.error
@@ -120,6 +125,7 @@ def _sparse_solve(
     return jax.lax.switch(choice, [*branches, preconditioner])
 
 
+@jax.named_scope("largest_entries")
 def _judge(point: Point) -> Way:
     """Look for the largest entries; the plan is sparse if they hold nearly all."""
     assert isinstance(point.kernel, DenseKernel)
@@ -155,13 +161,16 @@ def find(
     accuracy = jnp.clip(accuracy, finest, 0.1)
     n = rhs.shape[0]
     none = jnp.asarray(0, jnp.int32)
+    whole = jnp.ones_like(point.error)
     if solver == "cholesky" or (solver == "auto" and n <= ALWAYS_CHOLESKY):
         u = newton_system.solve_cholesky(system, rhs)
-        return _direction(system, root, rhs, u, way, none, none)
+        did = _Did(none, none, _kind(StepKind.CHOLESKY), whole)
+        return _direction(system, root, rhs, u, way, did)
     if solver == "cg":
         most = min(500 + 2 * n, MOST_STEPS)
         end = newton_system.solve_cg(system, rhs, accuracy, most)
-        return _direction(system, root, rhs, end.x, way, end.steps, none)
+        did = _Did(end.steps, none, _kind(StepKind.CG), whole)
+        return _direction(system, root, rhs, end.x, way, did)
 
     sparse_pays = solver == "sparse" or sparse_system.pays(n, point.v.shape[0])
     factors = n <= NEVER_CHOLESKY
@@ -178,13 +187,14 @@ def find(
         way = jax.lax.cond(unknown, lambda: _judge(point), lambda: way)
 
     def exact():
-        return end.x, none, none, jnp.asarray(True)
+        return end.x, none, none, jnp.asarray(True), _kind(StepKind.CG), whole
 
     def sparse():
         return _sparse_solve(system, point, way, rhs, accuracy)
 
     def direct():
-        return newton_system.solve_cholesky(system, rhs), none, none, jnp.asarray(True)
+        u = newton_system.solve_cholesky(system, rhs)
+        return u, none, none, jnp.asarray(True), _kind(StepKind.CHOLESKY), whole
 
     branches = [
         exact,
@@ -192,14 +202,26 @@ def find(
         sparse if sparse_pays else exact,
         direct if factors else exact,
     ]
-    u, products, sparse_products, good = jax.lax.switch(way.kind, branches)
+    u, products, sparse_products, good, done, kept = jax.lax.switch(way.kind, branches)
     # A sparse way that was slow is not taken again on this kernel.
     kind = jnp.where(good, way.kind, EXACT).astype(jnp.int32)
     way = way._replace(kind=kind)
-    return _direction(system, root, rhs, u, way, end.steps + products, sparse_products)
+    did = _Did(end.steps + products, sparse_products, done, kept)
+    return _direction(system, root, rhs, u, way, did)
 
 
-def _direction(system, root, rhs, u, way, products, sparse_products) -> Direction:
+class _Did(NamedTuple):
+    products: jax.Array
+    sparse_products: jax.Array
+    kind: jax.Array
+    kept: jax.Array
+
+
+def _kind(kind: StepKind) -> jax.Array:
+    return jnp.asarray(kind, jnp.int32)
+
+
+def _direction(system, root, rhs, u, way, did: _Did) -> Direction:
     slope = jnp.vdot(rhs, u)
     curvature = slope - system.shift * jnp.vdot(u, u)
-    return Direction(root * u, slope, curvature, way, products, sparse_products)
+    return Direction(root * u, slope, curvature, way, *did)
