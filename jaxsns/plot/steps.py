@@ -44,7 +44,7 @@ def convergence(
       ImportError: matplotlib is missing. TypeError, ValueError: traced; wrong shapes;
         a solution without a history, or with lanes.
     """
-    kinds = epsilons = None
+    kinds, epsilons = None, np.zeros(0)
     label = "sweeps / count"
     if isinstance(errors, Solution):
         if errors.history is None:
