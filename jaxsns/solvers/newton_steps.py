@@ -123,6 +123,20 @@ def _gain(setting: Setting, old: Point, new: Point) -> jax.Array:
     return rows + setting.columns.fitted_gain(old.y, new.y)
 
 
+def _there(setting: Setting, point: Point) -> direction.Point:
+    return direction.Point(
+        setting.kernel,
+        jnp.exp(point.x),
+        jnp.exp(point.y),
+        point.rows,
+        setting.columns.at(point.y),
+        setting.rows.stiffness(point.x),
+        setting.columns.stiffness(point.y),
+        setting.gauge,
+        point.error,
+    )
+
+
 @jax.named_scope("sweep")
 def _sweep(setting: Setting, point: Point) -> Point:
     real = setting.rows.real
@@ -132,27 +146,19 @@ def _sweep(setting: Setting, point: Point) -> Point:
 
 
 @jax.named_scope("newton")
-def _newton(options: NewtonOptions, setting: Setting, s: Inner) -> tuple[Inner, Taken]:
+def _newton(
+    options: NewtonOptions, setting: Setting, factor: jax.Array, s: Inner
+) -> tuple[Inner, Taken]:
     """One direction, then trials of shrinking length; no move if none is good."""
     old = s.point
-    there = direction.Point(
-        setting.kernel,
-        jnp.exp(old.x),
-        jnp.exp(old.y),
-        old.rows,
-        setting.columns.at(old.y),
-        setting.rows.stiffness(old.x),
-        setting.columns.stiffness(old.y),
-        setting.gauge,
-        old.error,
-    )
     found = direction.find(
         options.linear_solver,
-        there,
+        _there(setting, old),
         setting.rows.at(old.x) - old.rows,
         s.mu * old.error,
         setting.target,
         s.way,
+        factor,
     )
     dx, slope, curvature = found.dx, found.slope, found.curvature
     mean = dual.weighted(setting.rows.mass, dx) / setting.total
@@ -195,7 +201,13 @@ def _newton(options: NewtonOptions, setting: Setting, s: Inner) -> tuple[Inner, 
     return s._replace(point=point, mu=mu, way=found.way, counts=counts), taken
 
 
-def _step(options: NewtonOptions, setting: Setting, first: jax.Array, s: Inner):
+def _step(
+    options: NewtonOptions,
+    setting: Setting,
+    first: jax.Array,
+    factor: jax.Array,
+    s: Inner,
+) -> Inner:
     """A Newton step if it pays, and a sweep."""
     needed = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
     slow = ~((s.contraction < 1) & (needed <= options.patience))
@@ -203,7 +215,7 @@ def _step(options: NewtonOptions, setting: Setting, first: jax.Array, s: Inner):
     one = jnp.ones_like(s.mu)
     none = Taken(jnp.asarray(StepKind.SWEEP, jnp.int32), 0 * one, one)
     moved, taken = jax.lax.cond(
-        newton, lambda t: _newton(options, setting, t), lambda t: (t, none), s
+        newton, lambda t: _newton(options, setting, factor, t), lambda t: (t, none), s
     )
     point = _sweep(setting, moved.point)
     fine = jnp.isfinite(point.error)
@@ -262,6 +274,23 @@ def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
 
 def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
     """Step until the target is met, the kernel used up, or nothing moves."""
-    stepping = functools.partial(_more, options, setting)
+    more = functools.partial(_more, options, setting)
     step = functools.partial(_step, options, setting, start.step)
-    return jax.lax.while_loop(stepping, step, start)
+    n = start.point.x.shape[0]
+    if not direction.may_factorise(options.linear_solver, n):
+        without = functools.partial(step, direction.no_factor(0))
+        return jax.lax.while_loop(more, without, start)
+
+    def phase(s: Inner) -> Inner:
+        """Step up to where a factor is wanted, or from there on with it."""
+        # A loop of its own: carried through one, a factor would be copied each step.
+        factored = s.way.kind == direction.FACTORED
+        factor = jax.lax.cond(
+            factored,
+            lambda: direction.factor_at(_there(setting, s.point), s.mu * s.point.error),
+            lambda: direction.no_factor(n),
+        )
+        going = lambda t: more(t) & ((t.way.kind == direction.FACTORED) == factored)
+        return jax.lax.while_loop(going, functools.partial(step, factor), s)
+
+    return jax.lax.while_loop(more, phase, start)
