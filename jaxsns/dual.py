@@ -9,6 +9,7 @@ that is wanted at f in place of a; then there is no gauge.
 Source: shared convention of OTT-JAX (no reference measure a b^T in the plan).
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jaxsns import marginal
 from jaxsns.geometry import Dense, Grid
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.marginal import Target
-from jaxsns.numerics import far_below
+from jaxsns.numerics import far_below, smallest_kept, unit_roundoff
 from jaxsns.problem import Problem, hard
 
 
@@ -91,11 +92,16 @@ def centre(problem: Problem, f: jax.Array, g: jax.Array):
 
     The same for n < m and n > m, and blind to atoms without mass.
     """
+    shift = _gauge_shift(problem, f, g)
+    return f - shift, g + shift
+
+
+def _gauge_shift(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     surplus = weighted(problem.a, f) - weighted(problem.b, g)
     shift = surplus / (jnp.sum(problem.a) + jnp.sum(problem.b))
     if not problem.balanced:
         shift = jnp.where(hard(problem), shift, 0)
-    return f - shift, g + shift
+    return shift
 
 
 def judged(problem: Problem, f: jax.Array, g: jax.Array):
@@ -104,10 +110,14 @@ def judged(problem: Problem, f: jax.Array, g: jax.Array):
     Gauge fixed, -inf at atoms without mass. Rounding of f and g counts in the error
     like everything else. One pass.
     """
+    f, g = _final(problem, f, g)
+    return f, g, marginal_error(problem, f, g)
+
+
+def _final(problem: Problem, f: jax.Array, g: jax.Array):
     f, g = centre(problem, f, g)
     f = jnp.where(problem.a > 0, f, -jnp.inf)
-    g = jnp.where(problem.b > 0, g, -jnp.inf)
-    return f, g, marginal_error(problem, f, g)
+    return f, jnp.where(problem.b > 0, g, -jnp.inf)
 
 
 def best_rows(problem: Problem, g: jax.Array) -> jax.Array:
@@ -193,3 +203,36 @@ def absorb(problem: Problem, f: jax.Array) -> Absorbed:
         return _absorb(problem, best_rows(problem, g))
 
     return jax.lax.cond(lost, sweep, lambda _: first, None)
+
+
+def kernel_noise(problem: Problem, absorbed: Absorbed) -> jax.Array:
+    """[] relative error that rounding makes in the entries of a kernel, a bound.
+
+    Of what is subtracted in their exponents: f, top, and a cost that is at most their
+    sum and the range of exponents that are kept; and in exp itself.
+    """
+    f = jnp.max(jnp.where(problem.a > 0, jnp.abs(absorbed.f), 0))
+    top = jnp.max(jnp.where(problem.b > 0, jnp.abs(absorbed.top), 0))
+    unit = unit_roundoff(problem.dtype)
+    kept = -math.log(smallest_kept(problem.dtype))
+    return 2 * unit * ((f + top) / problem.epsilon + kept)
+
+
+def judged_on_kernel(problem: Problem, absorbed: Absorbed, f: jax.Array, g: jax.Array):
+    """`judged` by two products with a kernel that is at hand, and no pass.
+
+    The rounding of f and g is in it, that of the kernel's entries is not: what that
+    may amount to, `kernel_noise` twice, is added to the error.
+    """
+    real, some = problem.a > 0, problem.b > 0
+    # The shift of the gauge may be too large for exponentials: it is taken back.
+    shift = _gauge_shift(problem, f, g)
+    f, g = _final(problem, f, g)
+    low = far_below(problem.dtype)
+    x = jnp.where(real, (f + shift - absorbed.f) / problem.epsilon, low)
+    y = jnp.where(some, (g - shift + absorbed.top) / problem.epsilon, low)
+    rows = rows_for(absorbed.kernel, x, y)
+    columns = jnp.exp(y) * absorbed.kernel.transpose_times(jnp.exp(x))
+    a, b = wanted(problem, f, g)
+    missing = jnp.sum(jnp.abs(rows - a)) + jnp.sum(jnp.abs(columns - b))
+    return f, g, missing / jnp.sum(a) + 2 * kernel_noise(problem, absorbed)

@@ -8,8 +8,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import dual
+from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.problem import Problem
 from jaxsns.status import Status, code
+
+NEGLIGIBLE = 0.04  # of the tolerance, less than `goal` leaves: rounding of a kernel
 
 
 class Counts(NamedTuple):
@@ -83,6 +86,7 @@ def judge(
     last: ArrayLike,
     step: jax.Array,
     options: Any,
+    absorbed: dual.Absorbed | None = None,
 ):
     """Verdict on potentials that steps on a kernel left, at the last epsilon.
 
@@ -90,19 +94,24 @@ def judge(
     number that is not finite; a kernel that was only used up goes on, with the error
     of the verdict before. Returns f [n], g [m], error [], status [] and the passes
     it took.
+
+    absorbed: what the steps were made on. Where rounding of its entries is far below
+    the tolerance its products tell the error, where not a pass of its own does.
     """
     healthy = jnp.all(jnp.isfinite(f)) & jnp.all(
         jnp.where(problem.b > 0, g, 0) < jnp.inf
     )
     ended = settled | (step >= options.max_steps) | ~healthy
     asked = jnp.asarray(last) & ended
-    f, g, error = jax.lax.cond(
-        asked,
-        lambda: dual.judged(problem, f, g),
-        lambda: (f, g, before),
-    )
     tolerance = jnp.asarray(options.tolerance, problem.dtype)
+    ways = [lambda: (f, g, before), lambda: dual.judged(problem, f, g)]
+    way = jnp.where(asked, 1, 0)
+    if absorbed is not None and isinstance(absorbed.kernel, DenseKernel):
+        ways.append(lambda: dual.judged_on_kernel(problem, absorbed, f, g))
+        small = dual.kernel_noise(problem, absorbed) <= NEGLIGIBLE * tolerance
+        way = jnp.where(asked & small, 2, way)
+    f, g, error = jax.lax.switch(way, ways)
     stalled = settled & (error > 0.5 * before)
     status = verdict(error, tolerance, step, options.max_steps, stalled)
     status = jnp.where(asked, status, code(Status.RUNNING))
-    return f, g, error, as_status(status), jnp.where(asked, 1, 0)
+    return f, g, error, as_status(status), jnp.where(way == 1, 1, 0)

@@ -78,7 +78,7 @@ def update(
     # NaN is not left to itself: such an update would come back for ever.
     settled = ~(end.point.error > setting.target) | (end.idle >= newton_steps.IDLE)
     f, g, error, status, passes = iteration.judge(
-        problem, f, g, state.error, settled, last, end.step, options
+        problem, f, g, state.error, settled, last, end.step, options, absorbed
     )
     counts = end.counts.plus(passes=passes)
     return NewtonState(f, g, error, end.step, status, counts, end.journal)

@@ -185,6 +185,7 @@ def update(
         last,
         end.step,
         options,
+        absorbed,
     )
     counts = state.counts.plus(sweeps=end.step - state.step, passes=1 + passes)
     return SinkhornState(f, g, error, end.step, status, end.omega, counts, end.journal)

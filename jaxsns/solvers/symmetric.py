@@ -86,7 +86,7 @@ def update(
     f = absorbed.f + problem.epsilon * end.x
     settled = (end.error <= aim) | (end.idle >= IDLE)
     f, g, error, status, passes = iteration.judge(
-        problem, f, f, state.error, settled, last, end.step, options
+        problem, f, f, state.error, settled, last, end.step, options, absorbed
     )
     counts = state.counts.plus(sweeps=end.step - state.step, passes=1 + passes)
     return SinkhornState(
