@@ -20,6 +20,9 @@ from jaxsns.geometry import Dense as Dense
 from jaxsns.geometry import Grid as Grid
 from jaxsns.geometry import PointCloud as PointCloud
 from jaxsns.geometry import costs as costs
+from jaxsns.history import History as History
+from jaxsns.history import Step as Step
+from jaxsns.history import StepKind as StepKind
 from jaxsns.inputs import make_problem as make_problem
 from jaxsns.layers import transport_attention as transport_attention
 from jaxsns.layers import transport_loss as transport_loss

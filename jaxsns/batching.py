@@ -17,7 +17,11 @@ Solve = Callable[..., Any]
 
 
 def with_lanes(
-    solve: Solve, together: Solve | None, sharing: Solve | None = None
+    solve: Solve,
+    together: Solve | None,
+    sharing: Solve | None = None,
+    *,
+    numbered: bool = False,
 ) -> Solve:
     """Give a solve of arrays its own rule of batching.
 
@@ -28,6 +32,8 @@ def with_lanes(
       sharing: function of the number of lanes, of a pytree of bools that says which
         leaves have lanes, and of the arguments: the result with lanes, or None if
         what the lanes have in common is of no use. None if there is no such way.
+      numbered: the last argument is a pair of int32, which lane it is and how many
+        there are; each lane gets its own.
 
     Returns:
       The function. Under `vmap` it calls `together`, or `sharing`, or else `solve`
@@ -41,6 +47,8 @@ def with_lanes(
     @one.def_vmap
     def _(size, batched, *arguments):
         out = None
+        if numbered:
+            arguments, batched = _numbered(size, batched, arguments)
         if together is not None:
             out = together(*spread(size, batched, arguments))
         elif sharing is not None:
@@ -62,6 +70,13 @@ def with_lanes(
         return out, jax.tree.map(lambda _: True, out)
 
     return one
+
+
+def _numbered(size: int, batched: Any, arguments: Any) -> tuple[Any, Any]:
+    *others, lane = arguments
+    mine = jnp.arange(size, dtype=jnp.int32)
+    lane = type(lane)(lane[0] * size + mine, lane[1] * size)
+    return (*others, lane), (*batched[:-1], type(lane)(True, False))
 
 
 def spread(size: int, batched: Any, arguments: Any) -> Any:

@@ -172,6 +172,7 @@ def row_error(absorbed: Absorbed) -> jax.Array:
     return jnp.sum(jnp.abs(absorbed.rows - wanted)) / jnp.sum(wanted)
 
 
+@jax.named_scope("absorb")
 def absorb(problem: Problem, f: jax.Array) -> Absorbed:
     """Build the kernel of f; if a row of it vanishes, of one Sinkhorn sweep of f.
 

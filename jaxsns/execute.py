@@ -6,12 +6,14 @@ lanes as the fast axis; on a CPU others run one after another.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxsns import batching, dual, streaming, together
+from jaxsns import batching, dual, journal, streaming, together
 from jaxsns.geometry import Dense, Flipped, Streamed
+from jaxsns.journal import Lane, Watch
 from jaxsns.methods import METHODS, Options
 from jaxsns.outcome import Outcome, explained, finished, input_status
 from jaxsns.problem import Problem
@@ -22,15 +24,25 @@ from jaxsns.status import Status, code
 LARGEST_IN_STEP = 32  # rows and columns of problems that run in step under vmap
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def execute(
     method: str,
     path: bool,
+    watch: Watch | None,
     problem: Problem,
     options: Options,
     init: tuple[jax.Array, jax.Array] | None,
 ) -> Outcome:
-    """Solve with a method of `METHODS`, along a path in epsilon if `path`."""
+    """Solve with a method of `METHODS`, along a path in epsilon if `path`.
+
+    Lanes that somebody watches are solved each by itself.
+    """
+    if watch is not None:
+        one = functools.partial(_alone, method, path, watch)
+        lane = Lane(jnp.asarray(0, jnp.int32), jnp.asarray(1, jnp.int32))
+        return batching.with_lanes(one, None, numbered=True)(
+            problem, options, init, lane
+        )
     n, m = problem.shape
     in_step = None
     plain = method == "fixed"
@@ -39,12 +51,20 @@ def execute(
     plain &= problem.balanced and isinstance(problem.geometry.formed(), Dense)
     if max(n, m) <= LARGEST_IN_STEP and plain:
         in_step = functools.partial(together.in_step, path)
-    alone = functools.partial(_alone, method, path)
+    alone = functools.partial(_alone, method, path, None)
     sharing = functools.partial(together.sharing, alone) if plain else None
     return batching.with_lanes(alone, in_step, sharing)(problem, options, init)
 
 
-def _alone(method: str, path: bool, problem: Problem, options: Options, init):
+def _alone(
+    method: str,
+    path: bool,
+    watch: Watch | None,
+    problem: Problem,
+    options: Options,
+    init: tuple[jax.Array, ...] | None,
+    lane: Lane | None = None,
+) -> Outcome:
     _, start, level, _ = METHODS[method]
     given = input_status(problem, options)
     # A bad epsilon or mass is not worth an iteration, and must not loop for ever.
@@ -60,11 +80,12 @@ def _alone(method: str, path: bool, problem: Problem, options: Options, init):
         options, max_steps=jnp.where(fine, options.max_steps, 0)
     )
     f = None if init is None else init[0]
+    record = journal.begin(watch, problem.dtype, options.tolerance, lane)
     if isinstance(problem.geometry, Streamed):
-        end = streaming.run(method, problem, options, f)
+        end = streaming.run(method, problem, options, f, record)
         f, g = (end.g, end.f) if swapped else (end.f, end.g)
-        return finished(given, f, g, end.error, end.status, end.counts)
-    state = start(problem, f)
+        return _finished(given, f, g, end, end.status)
+    state = start(problem, f)._replace(journal=record)
     count = jnp.asarray(0, jnp.int32)
     if path:
         count = continuation.levels(problem)
@@ -74,4 +95,10 @@ def _alone(method: str, path: bool, problem: Problem, options: Options, init):
     end = continuation.run(problem, options, state, level, count)
     status = explained(problem, end.f, end.g, end.status)
     f, g = (end.g, end.f) if swapped else (end.f, end.g)
-    return finished(given, f, g, end.error, status, end.counts)
+    return _finished(given, f, g, end, status)
+
+
+def _finished(given, f: jax.Array, g: jax.Array, end: Any, status) -> Outcome:
+    out = finished(given, f, g, end.error, status, end.counts, end.journal)
+    journal.ended(out.journal, out.error, out.status, out.counts.passes)
+    return out

@@ -96,6 +96,7 @@ def solve_hessian(
     return solve_with(DenseKernel(plan), ones, sums, top, bottom, more, solve_stored)
 
 
+@jax.named_scope("jaxsns.implicit")
 def solve_with(
     kernel: Kernel,
     v: jax.Array,

@@ -23,6 +23,7 @@ class Look(NamedTuple):
     value: jax.Array  # [] the dual, in cost times mass
 
 
+@jax.named_scope("pass")
 def look(problem: Problem, f: jax.Array, shapes: tuple[Layout, Layout]) -> Look:
     """One pass at f [n], finite; columns come in clusters."""
     geometry, epsilon = problem.geometry, problem.epsilon

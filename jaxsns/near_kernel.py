@@ -75,6 +75,7 @@ def no_pattern(n: int, m: int, k: int) -> Pattern:
     return Pattern(index(n), index(m), jnp.ones((m, k), bool), jnp.asarray(False))
 
 
+@jax.named_scope("largest_entries")
 def find_pattern(
     geometry: Streamed, f: jax.Array, g: jax.Array, epsilon: jax.Array, k: int
 ) -> Pattern:

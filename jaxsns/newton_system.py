@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns.geometry.kernel import DenseKernel, Kernel
-from jaxsns.linear import cholesky
+from jaxsns.linear import cholesky, lapack
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
-from jaxsns.numerics import default_shift, unit_roundoff
+from jaxsns.numerics import default_shift, matmul, unit_roundoff
 
 
 class NewtonSystem(NamedTuple):
@@ -83,6 +83,7 @@ def diagonal(system: NewtonSystem) -> jax.Array:
     return jnp.maximum(system.unit + system.shift - inner + system.pin**2, least)
 
 
+@jax.named_scope("conjugate_gradients")
 def solve_cg(
     system: NewtonSystem, rhs: jax.Array, tolerance: ArrayLike, max_steps: ArrayLike
 ) -> CGResult:
@@ -98,6 +99,7 @@ def solve_cg(
     )
 
 
+@jax.named_scope("nested_conjugate_gradients")
 def solve_nested(
     system: NewtonSystem,
     near: NewtonSystem,
@@ -117,6 +119,45 @@ def solve_nested(
     )
 
 
+def factorise(system: NewtonSystem) -> jax.Array:
+    """Cholesky factor [n, n] in float32, of A with what float32 needs for a shift.
+
+    O(n^2 m + n^3 / 3) time, in half the time of float64. NaN if it fails.
+    """
+    assert isinstance(system.kernel, DenseKernel)
+    # The scalings reach further than float32: what they make of the kernel does not.
+    q = system.left[:, None] * system.kernel.matrix * system.right[None, :]
+    q = q.astype(jnp.float32)
+    gram = matmul(q, q.T)
+    pin = system.pin.astype(jnp.float32)
+    extra = (system.unit + system.shift).astype(jnp.float32)
+    extra = jnp.full_like(pin, extra + default_shift(jnp.dtype(jnp.float32)))
+    return cholesky.factorise(jnp.diag(extra) - gram + pin[:, None] * pin[None, :])
+
+
+def solve_factored(
+    system: NewtonSystem,
+    factor: jax.Array,
+    rhs: jax.Array,
+    tolerance: ArrayLike,
+    max_steps: ArrayLike,
+) -> CGResult:
+    """Solve by conjugate gradients with a factor of a nearby matrix in float32.
+
+    It takes few products: all modes but those below float32's shift are right, and of
+    those there are as many as the plan nearly splits into blocks.
+    """
+
+    def precondition(vector: jax.Array) -> jax.Array:
+        x = lapack.cholesky_solve(factor, vector.astype(jnp.float32))
+        return x.astype(vector.dtype)
+
+    return conjugate_gradient(
+        lambda v: product(system, v), rhs, precondition, tolerance, max_steps
+    )
+
+
+@jax.named_scope("cholesky")
 def solve_cholesky(
     system: NewtonSystem, rhs: jax.Array, refinements: int = 0
 ) -> jax.Array:

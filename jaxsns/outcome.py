@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxsns.checks import validity
 from jaxsns.feasibility import infeasible
+from jaxsns.journal import Journal
 from jaxsns.methods import Options
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
@@ -22,6 +23,7 @@ class Outcome(NamedTuple):
     error: jax.Array  # []
     status: jax.Array  # [] int32
     counts: Counts
+    journal: Journal | None = None
 
 
 def input_status(problem: Problem, options: Options) -> jax.Array:
@@ -31,13 +33,13 @@ def input_status(problem: Problem, options: Options) -> jax.Array:
     return jnp.where(options.tolerance > 0, status, invalid)
 
 
-def finished(given, f, g, error, status, counts) -> Outcome:
+def finished(given, f, g, error, status, counts, record=None) -> Outcome:
     """NaN where there is no answer; [] or, with f and g lanes last, [lanes]."""
     fine = given == code(Status.RUNNING)
     status = jnp.where(fine, status, given).astype(jnp.int32)
     bad = ~fine | (status == code(Status.NONFINITE))
     f, g = jnp.where(bad, jnp.nan, f), jnp.where(bad, jnp.nan, g)
-    return Outcome(f, g, jnp.where(fine, error, jnp.nan), status, counts)
+    return Outcome(f, g, jnp.where(fine, error, jnp.nan), status, counts, record)
 
 
 def explained(problem: Problem, f, g, status) -> jax.Array:

@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsns import dual, implicit, marginal
+from jaxsns.history import History
 from jaxsns.problem import Problem
 from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code, describe
@@ -78,7 +79,7 @@ def _lanes(function: Callable, depth: int, *args):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("problem", "f", "g", "error", "status", "counts"),
+    data_fields=("problem", "f", "g", "error", "status", "counts", "history"),
     meta_fields=("method",),
 )
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -93,6 +94,7 @@ class Solution:
       status: [] int32, a `Status`.
       counts: work done, see `Counts`.
       method: name of the method.
+      history: its steps, if it was solved with history=True, else None.
 
     f and g carry the derivative of the exact solution (implicit); so does all that
     is computed from them. The value needs no linear solve for its first derivative.
@@ -106,6 +108,7 @@ class Solution:
     status: jax.Array
     counts: Counts
     method: str
+    history: History | None = None
 
     def _each(self, function: Callable, *args: jax.Array):
         depth = self.f.ndim - 1

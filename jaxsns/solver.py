@@ -1,6 +1,7 @@
 """`solve`: check the input, choose the method, solve, attach the derivative."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns import dual, implicit, methods, streaming
+from jaxsns import dual, implicit, journal, methods, streaming
 from jaxsns.checks import check_values
 from jaxsns.execute import execute
 from jaxsns.geometry import Flipped, Grid, Streamed
+from jaxsns.history import Step
 from jaxsns.inputs import make_problem
+from jaxsns.journal import Watch
 from jaxsns.methods import Options
 from jaxsns.numerics import default_tolerance
 from jaxsns.problem import Problem
+from jaxsns.progress import listener
 from jaxsns.solution import Solution
 
 
@@ -47,6 +51,16 @@ def _positive(name: str, value: Any, dtype: jnp.dtype) -> jax.Array:
     return value.astype(dtype)
 
 
+def _watch(history: bool, progress: Any) -> Watch | None:
+    if not isinstance(history, bool):
+        raise TypeError(
+            "history must be True or False, since it changes what comes back; got "
+            f"{type(history).__name__}"
+        )
+    told = listener(progress)
+    return Watch(history, told) if history or told is not None else None
+
+
 def solve(
     cost: Any,
     a: Any = None,
@@ -63,6 +77,8 @@ def solve(
     early_stop: bool = True,
     relative_to: str | None = None,
     scale_cost: str | None = None,
+    history: bool = False,
+    progress: bool | Callable[[Step], None] = False,
 ) -> Solution:
     """Solve entropic optimal transport between a and b.
 
@@ -102,6 +118,12 @@ def solve(
         "std".
       scale_cost: divide the costs by such a scale first; potentials and values are
         then in units of the scaled cost.
+      history: record error, kind of step, epsilon and so on of every step in
+        `solution.history`, 512 rows at most; under `vmap` for each lane.
+      progress: True shows a line on the terminal while it runs, with tqdm if that is
+        installed; a function gets a `Step` at every Newton step, every eighth sweep
+        and the end, also from inside `jit`. An exception that it raises ends the
+        solve. Each of these, and each function, is a program of its own.
 
     Returns:
       The `Solution`; look at `solution.converged`. Its potentials, value, plan and
@@ -165,9 +187,13 @@ def solve(
     if name == "fixed" and max_steps is None and isinstance(method, str):
         raise ValueError("early_stop=False needs max_steps, the number of sweeps")
     start = _initial(problem, init)
+    watch = _watch(history, progress)
     # The same program: what differs is the patience, which is data.
     program = "newton" if name == "auto" else name
-    out = execute(program, path, *jax.lax.stop_gradient((problem, options, start)))
+    with jax.named_scope("jaxsns.solve"):
+        given = jax.lax.stop_gradient((problem, options, start))
+        out = execute(program, path, watch, *given)
     f, g = implicit.attach(problem, out.f, out.g)
     f, g = dual.centre(problem, f, g)
-    return Solution(problem, f, g, out.error, out.status, out.counts, name)
+    steps = journal.history(out.journal)
+    return Solution(problem, f, g, out.error, out.status, out.counts, name, steps)

@@ -90,6 +90,13 @@ def cut(pattern: Pattern, k: int) -> Ell:
     )
 
 
+def share(pattern: Pattern, k: int) -> jax.Array:
+    """[] share of all entries that the first k of each list are."""
+    n, m = pattern.row_index.shape[0], pattern.column_index.shape[0]
+    once = (n + m) * k - jnp.sum(pattern.place[:, :k] < k)
+    return once.astype(pattern.row_values.dtype) / (n * m)
+
+
 def dropped(pattern: Pattern, u: jax.Array, v: jax.Array, rows: jax.Array) -> jax.Array:
     """[len(sizes)] share of the mass of diag(u) K diag(v) that each size drops."""
     n, m = u.shape[0], v.shape[0]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxsns import clusters, marginal
 from jaxsns.arrangement import Sorted, arrange
 from jaxsns.geometry import Streamed
+from jaxsns.journal import Journal
 from jaxsns.look import look
 from jaxsns.methods import Options
 from jaxsns.numerics import far_below, unit_roundoff
@@ -98,7 +99,11 @@ def check(method: str, options: Options, path: bool | None) -> None:
 
 
 def run(
-    method: str, problem: Problem, options: Options, init: jax.Array | None
+    method: str,
+    problem: Problem,
+    options: Options,
+    init: jax.Array | None,
+    record: Journal | None = None,
 ) -> Outcome:
     """Solve a streamed problem from row potentials [n] or from clusters.
 
@@ -112,9 +117,9 @@ def run(
     if method in ("sinkhorn", "fixed"):
         assert isinstance(options, SinkhornOptions)
         f = jnp.where(inner.a > 0, 0, low) if init is None else init
-        end = _ended(streamed_sinkhorn.run(inner, options, f))
+        end = _ended(streamed_sinkhorn.run(inner, options, f, record))
     else:
-        end = _ended(_newton(arranged, options, init))
+        end = _ended(_newton(arranged, options, init, record))
         floor = _rounding(inner, end.f)
         failed = end.status == code(Status.STALLED)
         end = jax.lax.cond(
@@ -128,10 +133,15 @@ def run(
 
 
 def _ended(end: Any) -> Outcome:
-    return Outcome(end.f, end.g, end.error, end.status, end.counts)
+    return Outcome(end.f, end.g, end.error, end.status, end.counts, end.journal)
 
 
-def _newton(arranged: Sorted, options: Options, init: jax.Array | None):
+def _newton(
+    arranged: Sorted,
+    options: Options,
+    init: jax.Array | None,
+    record: Journal | None,
+):
     problem, _, _, shapes = arranged
     width = coarse(arranged)[2]
     first = jnp.maximum(problem.epsilon, WIDTH * width)
@@ -148,7 +158,7 @@ def _newton(arranged: Sorted, options: Options, init: jax.Array | None):
         seen = look(problem, init, shapes)
         warm = seen.error < continuation.WARM_ERROR
         f, count = jax.lax.cond(warm, lambda: (init, jnp.zeros_like(count)), fresh)
-    state = streamed_newton.init(problem, f, count)
+    state = streamed_newton.init(problem, f, count)._replace(journal=record)
     if init is not None:
         state = state._replace(counts=state.counts.plus(passes=1))
     sparse = width > problem.epsilon
@@ -166,8 +176,12 @@ def _swept(problem: Problem, options: Options, before: Outcome) -> Outcome:
     left = jnp.maximum(options.max_steps - before.counts.sweeps, 1)
     plain = SinkhornOptions(tolerance=options.tolerance, max_steps=left)
     f = jnp.where(problem.a > 0, before.f, far_below(problem.dtype))
-    end = _ended(streamed_sinkhorn.run(problem, plain, f))
+    end = _ended(streamed_sinkhorn.run(problem, plain, f, before.journal))
     counts = jax.tree.map(jnp.add, before.counts, end.counts)
     better = end.error < before.error
-    end = jax.tree.map(lambda u, v: jnp.where(better, u, v), end, before)
-    return end._replace(counts=counts)
+    kept = jax.tree.map(
+        lambda u, v: jnp.where(better, u, v),
+        end._replace(journal=None),
+        before._replace(journal=None),
+    )
+    return kept._replace(counts=counts, journal=end.journal)

@@ -12,6 +12,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = pathlib.Path(jaxsns.__file__).parent
 ORDER = [
     "status",
+    "history",
+    "journal",
+    "progress",
     "numerics",
     "geometry.costs",
     "geometry.kernel",
@@ -61,6 +64,7 @@ ORDER = [
     "solvers.symmetric",
     "solvers.bregman",
     "solvers.direction",
+    "solvers.newton_steps",
     "solvers.newton",
     "solvers.sns",
     "solvers.continuation",
@@ -102,6 +106,7 @@ ORDER = [
     "plot.canvas",
     "plot.plans",
     "plot.curves",
+    "plot.steps",
     "plot",
     "",
 ]

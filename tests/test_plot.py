@@ -131,3 +131,26 @@ def test_new_axes_and_a_clear_error_without_matplotlib(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"jaxsns\[plot\]"):
         jaxsns.plot.convergence(np.ones(3))
+
+
+def test_convergence_of_a_history_marks_newton_steps():
+    cost = R.random((12, 12))
+    s = jaxsns.solve(cost, epsilon=1e-3, history=True)
+    rows = s.history.rows()
+    ax = jaxsns.plot.convergence(s, ax=_ax(), against="passes", tolerance=1e-10)
+    line, sweeps, newton = ax.lines[:3]
+    np.testing.assert_array_equal(line.get_xdata(), rows["passes"])
+    np.testing.assert_array_equal(line.get_ydata(), rows["error"])
+    stepped = rows["kind"] != jaxsns.StepKind.SWEEP
+    np.testing.assert_array_equal(newton.get_ydata(), rows["error"][stepped])
+    np.testing.assert_array_equal(sweeps.get_ydata(), rows["error"][~stepped])
+    falls = np.count_nonzero(np.diff(rows["epsilon"]) < 0)
+    assert falls > 0
+    assert len(ax.lines) == 3 + falls + 1
+    labels = _labels(ax)
+    assert labels == ["sweep", "Newton step", "epsilon falls", "tolerance"]
+    assert "passes" in ax.get_xlabel()
+    with pytest.raises(ValueError, match="against must be one of 'step'"):
+        jaxsns.plot.convergence(s.history, against="time")
+    with pytest.raises(ValueError, match="solve with history=True"):
+        jaxsns.plot.convergence(jaxsns.solve(cost, epsilon=0.1))

@@ -84,16 +84,20 @@ def test_the_lumped_system_is_the_matrix_it_says_and_is_definite():
     np.testing.assert_allclose(newton_system.diagonal(near), np.diag(got))
 
 
-def _find(point, kind, solver="sparse", target=1e-9):
+def _find(point, kind, solver="sparse", target=1e-9, factor=None, last=0, shift=1e-6):
     n, m = point.rows.shape[0], point.columns.shape[0]
     way = direction.unjudged(solver, n, m, jnp.dtype("float64"))
-    way = way._replace(kind=jnp.asarray(kind, jnp.int32))
+    number = lambda x: jnp.asarray(x, jnp.int32)
+    way = way._replace(kind=number(kind), last=number(last))
     residual = R.normal(size=n)
     residual -= residual.mean()
     residual = jnp.asarray(residual * np.asarray(point.rows))
-    shift, target = jnp.asarray(1e-6), jnp.asarray(target)
-    found = direction.find(solver, point, residual, shift, target, way)
-    exact = direction.find("cholesky", point, residual, shift, target, way)
+    shift, target = jnp.asarray(shift), jnp.asarray(target)
+    if factor is None:
+        factor = direction.no_factor(n)
+    given = point, residual, shift, target, way, factor
+    found = direction.find(solver, *given)
+    exact = direction.find("cholesky", *given)
     return found, exact
 
 
@@ -122,6 +126,77 @@ def test_a_plan_that_is_not_sparse_goes_to_the_exact_matrix():
     again, exact = _find(point, direction.EXACT)
     np.testing.assert_allclose(again.dx, exact.dx, atol=0.1 * np.abs(exact.dx).max())
     assert int(again.products) > 0
+
+
+def _splitting_point(n=150):
+    """Of a plan that nearly splits into blocks: 10-D points at a small epsilon."""
+    cost = _cost_of_points(n, 10)
+    s = jaxsns.solve(cost, epsilon=1 / 1200, tolerance=1e-4)
+    plan = s.plan()
+    ones = jnp.ones(n)
+    rows, columns = plan.sum(1), plan.sum(0)
+    whole, none = jnp.asarray(True), jnp.zeros(n)
+    return cost, direction.Point(
+        DenseKernel(plan), ones, ones, rows, columns, none, none, whole, s.error
+    )
+
+
+def _cost_of_points(n, d):
+    x, y = R.normal(size=(n, d)), R.normal(size=(n, d))
+    cost = ((x[:, None] - y[None]) ** 2).sum(-1)
+    return cost / cost.max()
+
+
+def test_a_factor_in_float32_makes_conjugate_gradients_short():
+    _, point = _splitting_point()
+    factor = direction.factor_at(point, jnp.asarray(1e-6))
+    assert factor.dtype == jnp.float32
+    found, exact = _find(point, direction.FACTORED, factor=factor)
+    plain, _ = _find(point, direction.EXACT)
+    assert int(found.way.kind) == direction.FACTORED
+    assert 0 < int(found.products) <= 10 < int(plain.products)
+    scale = np.abs(exact.dx).max()
+    np.testing.assert_allclose(found.dx, exact.dx, atol=0.05 * scale)
+    # A factor of another plan still helps, and the answer is that of this one.
+    moved = point._replace(u=jnp.asarray(R.uniform(0.99, 1.01, 150)))
+    moved = moved._replace(
+        rows=moved.u * moved.kernel.times(moved.v),
+        columns=moved.kernel.transpose_times(moved.u),
+    )
+    found, exact = _find(moved, direction.FACTORED, factor=factor)
+    plain, _ = _find(moved, direction.EXACT)
+    assert 0 < 2 * int(found.products) < int(plain.products)
+    np.testing.assert_allclose(found.dx, exact.dx, atol=0.05 * np.abs(exact.dx).max())
+
+
+def test_a_factor_that_failed_is_replaced_by_one_in_float64():
+    point = _point(90, 100, sparse=False)
+    broken = jnp.full((90, 90), jnp.nan, jnp.float32)
+    found, exact = _find(point, direction.FACTORED, factor=broken)
+    np.testing.assert_allclose(found.dx, exact.dx, rtol=1e-9)
+    assert int(found.way.kind) == direction.DIRECT
+
+
+def test_products_that_multiply_lead_to_a_factor():
+    cost, point = _splitting_point()
+    # More than are made at once, or as many as promise to become more.
+    tired, _ = _find(point, direction.EXACT)
+    assert int(tired.way.kind) == direction.FACTORED
+    # The shift of an early step keeps products few.
+    calm, _ = _find(point, direction.EXACT, last=1000, shift=0.01)
+    assert int(calm.way.kind) == direction.EXACT
+    assert int(calm.way.last) == int(calm.products) > 6
+    growing, _ = _find(point, direction.EXACT, last=1, shift=0.01)
+    assert int(growing.way.kind) == direction.FACTORED
+    s = jaxsns.solve(cost, epsilon=1 / 1200, tolerance=1e-10, history=True)
+    rows = s.history.rows()
+    direct = rows["kind"] == jaxsns.StepKind.CHOLESKY
+    assert np.any(direct & (np.diff(rows["products"], prepend=0) > 0))
+    method = NewtonOptions(linear_solver="cholesky")
+    other = jaxsns.solve(cost, epsilon=1 / 1200, tolerance=1e-10, method=method)
+    assert s.converged
+    assert other.converged
+    np.testing.assert_allclose(s.plan(), other.plan(), atol=1e-9)
 
 
 def test_the_direct_way_solves_the_newton_equations():

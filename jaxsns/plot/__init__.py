@@ -6,8 +6,8 @@ are shown and saved by the caller. All work outside `jit` only.
 """
 
 from jaxsns.plot.curves import batch as batch
-from jaxsns.plot.curves import convergence as convergence
 from jaxsns.plot.curves import marginals as marginals
 from jaxsns.plot.curves import potentials as potentials
 from jaxsns.plot.plans import lines as lines
 from jaxsns.plot.plans import plan as plan
+from jaxsns.plot.steps import convergence as convergence

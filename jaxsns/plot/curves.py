@@ -1,4 +1,4 @@
-"""Curves and bars: errors against steps, marginals, potentials, a batch."""
+"""Curves and bars: marginals, potentials, a batch."""
 
 from typing import Any
 
@@ -12,51 +12,6 @@ from jaxsns.status import Status
 
 # One colour a status, in the order of the statuses; converged is the quiet one.
 COLOURS = ("C7", "C0", "C1", "C3", "C4", "C5", "C6", "C8")
-
-
-def convergence(
-    errors: Any,
-    *,
-    steps: Any = None,
-    tolerance: float | None = None,
-    ax: Any = None,
-    **style: Any,
-) -> Any:
-    """Draw marginal errors against steps, on a logarithmic scale.
-
-    A solve keeps no history, since that would cost memory and a shape: collect errors
-    by solving with max_steps = 1, 2, 4, ... (data, nothing compiles again).
-
-    Args:
-      errors: [k] L1 errors of both marginals over the mass; not finite ones and zeros
-        are left out.
-      steps: [k] at which they were measured; None: 1 to k.
-      tolerance: drawn as a line if given.
-      ax: matplotlib axes, or None.
-      **style: for `ax.semilogy`, e.g. label.
-
-    Returns:
-      The axes.
-
-    Raises:
-      ImportError: matplotlib is missing. TypeError, ValueError: traced; wrong shapes.
-    """
-    errors = concrete("errors", errors)
-    steps = np.arange(1, errors.size + 1) if steps is None else concrete("steps", steps)
-    if errors.ndim != 1 or steps.shape != errors.shape:
-        raise ValueError(
-            "errors and steps must have one shape [k]; got "
-            f"{errors.shape} and {steps.shape}"
-        )
-    ax = axes(ax)
-    known = np.isfinite(errors) & (errors > 0)
-    ax.semilogy(steps[known], errors[known], **({"marker": "."} | style))
-    if tolerance is not None:
-        ax.axhline(tolerance, color="0.5", linestyle="--", label="tolerance")
-    ax.set(xlabel="sweeps / count", ylabel="L1 error of both marginals / mass")
-    if tolerance is not None or "label" in style:
-        ax.legend()
-    return ax
 
 
 def marginals(

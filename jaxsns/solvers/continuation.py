@@ -73,6 +73,7 @@ def epsilon_at(
     return jnp.where(count > level, wanted * power, wanted)
 
 
+@jax.named_scope("path")
 def run(
     problem: Problem, options: Any, state: S, update: Update, count: jax.Array
 ) -> S:

@@ -1,10 +1,12 @@
-"""A Newton direction, by the cheapest of four ways that does.
+"""A Newton direction, by the cheapest of five ways that does.
 
 - conjugate gradients on the exact matrix: best while they need few products;
 - the sparse matrix of the largest entries: where many products would be needed and
   the plan is sparse. As the Newton matrix if what it drops is below the error, else
   as preconditioner on the exact matrix;
-- Cholesky of the exact matrix: where many are needed and the plan is not sparse.
+- a float32 factor of the exact matrix, found once, as preconditioner on it: where many
+  are needed and the plan is not sparse;
+- Cholesky of the exact matrix each time: where that does not help either.
 
 What a step finds out holds for the next ones on the same kernel.
 """
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 
 from jaxsns import newton_system, sparse_system
 from jaxsns.geometry.kernel import DenseKernel, Kernel
+from jaxsns.history import StepKind
 from jaxsns.newton_system import NewtonSystem
 from jaxsns.sparse_system import Pattern
 
@@ -27,7 +30,9 @@ SPARSE_LIMIT = 0.05  # dropped mass above which a plan is not sparse
 TRUSTED = 0.1  # of the error: dropped mass below it does not harm the direction
 INNER, INNER_STEPS = 0.1, 200  # of the sparse solve inside a preconditioner
 
-UNJUDGED, EXACT, SPARSE, DIRECT = range(4)
+MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
+
+UNJUDGED, EXACT, SPARSE, FACTORED, DIRECT = range(5)
 
 
 class Way(NamedTuple):
@@ -35,6 +40,7 @@ class Way(NamedTuple):
 
     kind: jax.Array  # [] int32
     pattern: Pattern
+    last: jax.Array  # [] int32 products that the last direction took, 0 if none
 
 
 class Direction(NamedTuple):
@@ -46,6 +52,8 @@ class Direction(NamedTuple):
     way: Way
     products: jax.Array  # [] int32 with the exact matrix
     sparse_products: jax.Array  # [] int32
+    kind: jax.Array  # [] int32, a StepKind
+    kept: jax.Array  # [] share of the plan's entries in the matrix
 
 
 class Point(NamedTuple):
@@ -79,13 +87,43 @@ def unjudged(solver: str, n: int, m: int, dtype: jnp.dtype) -> Way:
     kind = jnp.asarray(UNJUDGED, jnp.int32)
     looked_at = solver == "sparse" or (solver == "auto" and sparse_system.pays(n, m))
     rows, columns = (n, m) if looked_at else (0, 0)
-    return Way(kind, sparse_system.nothing(rows, columns, dtype))
+    lists = sparse_system.nothing(rows, columns, dtype)
+    return Way(kind, lists, jnp.zeros_like(kind))
+
+
+def may_factorise(solver: str, n: int) -> bool:
+    """Whether a factor for several steps may come to be wanted."""
+    within = n <= NEVER_CHOLESKY and (solver != "auto" or n > ALWAYS_CHOLESKY)
+    return within and solver in ("auto", "sparse")
+
+
+def _system(point: Point, shift: jax.Array) -> NewtonSystem:
+    return newton_system.make_system(
+        point.kernel,
+        point.u,
+        point.v,
+        point.rows + point.row_stiffness,
+        point.columns + point.column_stiffness,
+        shift,
+        point.gauge,
+    )
+
+
+@jax.named_scope("factor")
+def factor_at(point: Point, shift: jax.Array) -> jax.Array:
+    """[n, n] float32 factor of the Newton matrix here, for this and further steps."""
+    return newton_system.factorise(_system(point, shift))
+
+
+def no_factor(n: int) -> jax.Array:
+    """Stand in for a factor, [n, n], where there is none yet; [0, 0] for none ever."""
+    return jnp.zeros((n, n), jnp.float32)
 
 
 def _sparse_solve(
     system: NewtonSystem, point: Point, way: Way, rhs: jax.Array, accuracy: jax.Array
 ):
-    """[n] solution, exact and sparse products, and whether the way was good."""
+    """[n] solution, exact and sparse products, whether it was good, kind, kept."""
     n, m = rhs.shape[0], point.v.shape[0]
     known = sparse_system.sizes(n, m)
     lost = sparse_system.dropped(way.pattern, point.u, point.v, point.rows)
@@ -104,14 +142,16 @@ def _sparse_solve(
 
     def matrix(k: int):
         end = newton_system.solve_cg(near(k), rhs, accuracy, INNER_STEPS + 2 * n)
-        return end.x, none, end.steps, end.converged
+        share = sparse_system.share(way.pattern, k)
+        return end.x, none, end.steps, end.converged, _kind(StepKind.SPARSE), share
 
     def preconditioner():
         end = newton_system.solve_nested(
             system, near(known[-1]), rhs, accuracy, PROBE, INNER, INNER_STEPS
         )
         good = end.converged & (lost[-1] <= SPARSE_LIMIT)
-        return end.x, end.steps, none, good
+        share = sparse_system.share(way.pattern, known[-1])
+        return end.x, end.steps, none, good, _kind(StepKind.PRECONDITIONED), share
 
     # The fewest entries that drop too little to matter, or else the most there are.
     enough = lost <= TRUSTED * point.error
@@ -120,13 +160,14 @@ def _sparse_solve(
     return jax.lax.switch(choice, [*branches, preconditioner])
 
 
-def _judge(point: Point) -> Way:
+@jax.named_scope("largest_entries")
+def _judge(point: Point, way: Way) -> Way:
     """Look for the largest entries; the plan is sparse if they hold nearly all."""
     assert isinstance(point.kernel, DenseKernel)
     pattern = sparse_system.largest(point.kernel, point.u, point.v, point.rows)
     lost = sparse_system.dropped(pattern, point.u, point.v, point.rows)
     kind = jnp.where(lost[-1] <= SPARSE_LIMIT, SPARSE, EXACT)
-    return Way(kind.astype(jnp.int32), pattern)
+    return way._replace(kind=kind.astype(jnp.int32), pattern=pattern)
 
 
 def find(
@@ -136,70 +177,103 @@ def find(
     shift: jax.Array,
     target: jax.Array,
     way: Way,
+    factor: jax.Array,
 ) -> Direction:
-    """Newton direction for a residual a - rows [n]; `target`: the error aimed at."""
-    diagonal = point.rows + point.row_stiffness
-    system = newton_system.make_system(
-        point.kernel,
-        point.u,
-        point.v,
-        diagonal,
-        point.columns + point.column_stiffness,
-        shift,
-        point.gauge,
-    )
-    root = newton_system.inverse_root(diagonal)
+    """Newton direction for a residual a - rows [n]; `target`: the error aimed at.
+
+    factor: what `factor_at` gave where the way became FACTORED, or `no_factor`.
+    """
+    system = _system(point, shift)
+    root = newton_system.inverse_root(point.rows + point.row_stiffness)
     rhs = newton_system.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
     accuracy = jnp.maximum(jnp.sqrt(point.error), 0.25 * target / point.error)
     accuracy = jnp.clip(accuracy, finest, 0.1)
     n = rhs.shape[0]
     none = jnp.asarray(0, jnp.int32)
+    whole = jnp.ones_like(point.error)
     if solver == "cholesky" or (solver == "auto" and n <= ALWAYS_CHOLESKY):
         u = newton_system.solve_cholesky(system, rhs)
-        return _direction(system, root, rhs, u, way, none, none)
+        did = _Did(none, none, _kind(StepKind.CHOLESKY), whole)
+        return _direction(system, root, rhs, u, way, did)
     if solver == "cg":
         most = min(500 + 2 * n, MOST_STEPS)
         end = newton_system.solve_cg(system, rhs, accuracy, most)
-        return _direction(system, root, rhs, end.x, way, end.steps, none)
+        did = _Did(end.steps, none, _kind(StepKind.CG), whole)
+        return _direction(system, root, rhs, end.x, way, did)
 
     sparse_pays = solver == "sparse" or sparse_system.pays(n, point.v.shape[0])
-    factors = n <= NEVER_CHOLESKY
-    # A factorisation costs about as much as n / 5 products.
-    most = 100 + n // 5 if factors else 500 + 2 * n
+    factors = may_factorise(solver, n)
+    # A factorisation in float32 costs about as many products.
+    most = 20 + min(n // 8, 200) if factors else 500 + 2 * n
+    unsolved = EXACT if sparse_pays else UNJUDGED
     first = (PROBE if solver == "auto" else 0) if sparse_pays else most
-    budget = jnp.asarray([first, most, 0, 0], jnp.int32)[way.kind]
+    budget = jnp.asarray([first, most, 0, 0, 0], jnp.int32)[way.kind]
     end = newton_system.solve_cg(system, rhs, accuracy, budget)
-    tired = ~end.converged & (way.kind == (EXACT if sparse_pays else UNJUDGED))
-    if factors:
-        way = way._replace(kind=jnp.where(tired, DIRECT, way.kind).astype(jnp.int32))
+    tired = ~end.converged & (way.kind == unsolved)
     if sparse_pays:
         unknown = (way.kind == UNJUDGED) & ~end.converged
-        way = jax.lax.cond(unknown, lambda: _judge(point), lambda: way)
+        way = jax.lax.cond(unknown, lambda: _judge(point, way), lambda: way)
 
     def exact():
-        return end.x, none, none, jnp.asarray(True)
+        return end.x, none, none, jnp.asarray(True), _kind(StepKind.CG), whole
 
     def sparse():
         return _sparse_solve(system, point, way, rhs, accuracy)
 
+    def factored():
+        end = newton_system.solve_factored(system, factor, rhs, accuracy, PROBE)
+        u = jax.lax.cond(
+            end.converged,
+            lambda: end.x,
+            lambda: newton_system.solve_cholesky(system, rhs),
+        )
+        return u, end.steps, none, end.converged, _kind(StepKind.CHOLESKY), whole
+
     def direct():
-        return newton_system.solve_cholesky(system, rhs), none, none, jnp.asarray(True)
+        u = newton_system.solve_cholesky(system, rhs)
+        return u, none, none, jnp.asarray(True), _kind(StepKind.CHOLESKY), whole
 
-    branches = [
-        exact,
-        exact,
-        sparse if sparse_pays else exact,
-        direct if factors else exact,
-    ]
-    u, products, sparse_products, good = jax.lax.switch(way.kind, branches)
-    # A sparse way that was slow is not taken again on this kernel.
-    kind = jnp.where(good, way.kind, EXACT).astype(jnp.int32)
-    way = way._replace(kind=kind)
-    return _direction(system, root, rhs, u, way, end.steps + products, sparse_products)
+    branches = [exact, exact, sparse if sparse_pays else exact]
+    branches += [factored, direct] if factors else [exact, exact]
+    u, products, sparse_products, good, done, kept = jax.lax.switch(way.kind, branches)
+    # A way that was slow is not taken again on this kernel.
+    worse = jnp.where(way.kind == FACTORED, DIRECT, EXACT)
+    kind = jnp.where(good, way.kind, worse)
+    taken = end.steps + products
+    if factors:
+        # What was found is used all the same; from the next step on with a factor.
+        slow = tired | (_expected(taken, way.last) > most)
+        kind = jnp.where((way.kind == unsolved) & slow, FACTORED, kind)
+    way = way._replace(kind=kind.astype(jnp.int32), last=taken)
+    did = _Did(taken, sparse_products, done, kept)
+    return _direction(system, root, rhs, u, way, did)
 
 
-def _direction(system, root, rhs, u, way, products, sparse_products) -> Direction:
+def _expected(last: jax.Array, before: jax.Array) -> jax.Array:
+    """[] products that the next direction will take, if they go on to grow.
+
+    Close to the solution the shift vanishes, and on a plan that nearly splits each
+    direction takes 3 to 7 times the products of the last.
+    """
+    now, then = last.astype(jnp.float32), before.astype(jnp.float32)
+    growth = now / jnp.maximum(then, 1)
+    growing = (then > 0) & (growth > 1)
+    return jnp.where(growing, now * jnp.minimum(growth, MOST_GROWTH), 0)
+
+
+class _Did(NamedTuple):
+    products: jax.Array
+    sparse_products: jax.Array
+    kind: jax.Array
+    kept: jax.Array
+
+
+def _kind(kind: StepKind) -> jax.Array:
+    return jnp.asarray(kind, jnp.int32)
+
+
+def _direction(system, root, rhs, u, way, did: _Did) -> Direction:
     slope = jnp.vdot(rhs, u)
     curvature = slope - system.shift * jnp.vdot(u, u)
-    return Direction(root * u, slope, curvature, way, products, sparse_products)
+    return Direction(root * u, slope, curvature, way, *did)

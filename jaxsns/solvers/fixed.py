@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual
+from jaxsns import dual, journal
+from jaxsns.journal import Journal
 from jaxsns.numerics import largest_scaling
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
@@ -24,6 +25,7 @@ class _Sweeps(NamedTuple):
     y: jax.Array
     bound: jax.Array
     step: jax.Array
+    journal: Journal | None
 
 
 def update(
@@ -44,13 +46,17 @@ def update(
         bound = jnp.sum(jnp.abs(rows - wanted)) / jnp.sum(wanted)
         x = s.x + relaxed(target, s.x, rows, one)[0]
         y = dual.columns_for(absorbed.kernel, absorbed.column_target, x)
-        return _Sweeps(x, y, bound, s.step + 1)
+        passes = state.counts.passes + 1
+        noted = journal.note(s.journal, bound, running=sweeping(s), passes=passes)
+        return _Sweeps(x, y, bound, s.step + 1, noted)
 
     def sweeping(s: _Sweeps) -> jax.Array:
         small = jnp.max(jnp.abs(s.x)) <= largest_scaling(problem.dtype)
         return small & (s.step < options.max_steps)
 
-    start = _Sweeps(jnp.zeros_like(problem.a), absorbed.y, state.error, state.step)
+    record = journal.at(state.journal, problem.epsilon, state.status)
+    zero = jnp.zeros_like(problem.a)
+    start = _Sweeps(zero, absorbed.y, state.error, state.step, record)
     end = jax.lax.while_loop(sweeping, sweep, start)
     f = absorbed.f + problem.epsilon * end.x
     g = problem.epsilon * end.y - absorbed.top
@@ -70,4 +76,5 @@ def update(
         step=end.step,
         status=jnp.where(over, status, code(Status.RUNNING)),
         counts=counts,
+        journal=end.journal,
     )

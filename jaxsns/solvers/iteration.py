@@ -73,6 +73,7 @@ def verdict(
     return as_status(jnp.where(jnp.isfinite(error), status, code(Status.NONFINITE)))
 
 
+@jax.named_scope("judge")
 def judge(
     problem: Problem,
     f: jax.Array,

@@ -11,7 +11,7 @@ from jaxsns.geometry import Streamed, sharding
 from jaxsns.look import Look
 from jaxsns.near_kernel import Pattern
 from jaxsns.problem import Problem, hard
-from jaxsns.solvers import newton
+from jaxsns.solvers import newton_steps
 from jaxsns.solvers.iteration import Counts
 
 SHARE = 0.05  # of the error, to which the model is solved
@@ -19,6 +19,7 @@ STEPS = 40  # of Newton's method on one model, at most
 ROUNDS = 6  # times the model is moved to where the steps have come
 
 
+@jax.named_scope("model")
 def solve(
     problem: Problem,
     f: jax.Array,
@@ -45,14 +46,14 @@ def solve(
         seen.flow,
         shapes,
     )
-    options = newton.NewtonOptions(linear_solver="cg", max_steps=STEPS)
+    options = newton_steps.NewtonOptions(linear_solver="cg", max_steps=STEPS)
     aim = jnp.maximum(SHARE * seen.error, 0.3 * target)
     zero = jnp.asarray(0, jnp.int32)
 
     def steps(s):
         """Step on the model until done, or until scalings are too large for it."""
         kernel, f, g, _, counts, number, rounds = s
-        setting = newton.Setting(
+        setting = newton_steps.Setting(
             kernel=kernel,
             rows=marginal.target(problem.a, problem.rho_a, f, epsilon),
             columns=marginal.target(problem.b, problem.rho_b, g, epsilon),
@@ -60,15 +61,15 @@ def solve(
             total=jnp.sum(marginal.wanted(problem.a, problem.rho_a, f)),
             target=aim,
         )
-        point = newton.at(setting, jnp.zeros_like(f))
-        end = newton.on_kernel(
-            options, setting, newton.first(options, point, number, counts)
+        point = newton_steps.at(setting, jnp.zeros_like(f))
+        end = newton_steps.on_kernel(
+            options, setting, newton_steps.first(options, point, number, counts)
         )
         x = jnp.where(problem.a > 0, end.point.x, 0)
         y = jnp.where(problem.b > 0, end.point.y, 0)
         f, g = f + epsilon * x, g + epsilon * y
         kernel = near_kernel.moved(kernel, geometry, f, g, epsilon, pattern, x, y)
-        settled = (end.point.error <= aim) | (end.idle >= newton.IDLE)
+        settled = (end.point.error <= aim) | (end.idle >= newton_steps.IDLE)
         return kernel, f, g, settled, end.counts, end.step, rounds + 1
 
     def going(s):

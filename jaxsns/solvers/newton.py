@@ -1,70 +1,24 @@
-"""Newton's method on the semi-dual, on an absorbed kernel.
+"""Newton's method from potentials to potentials, at one epsilon.
 
-Column marginals are kept exact (g is the soft minimum of f), so the unknown is the
-row scaling x alone and the matrix is the Schur complement of `newton_system`. All
-of it, directions, trials, Sinkhorn sweeps in between, costs products with one
-kernel; exponentials of the matrix are needed only to absorb, a few times a solve.
-
-Globalisation: a Levenberg shift proportional to the error, an exact dual gain for
-each trial step, backtracking, and a Sinkhorn sweep after every step, which never
-lowers the dual. Sources: Tang et al., ICLR 2024 (sweeps, then Newton); Tang and
-Qiu, NeurIPS 2024, section on SSNS (shift mu |gradient| and ratio test).
+An update absorbs the potentials into a kernel, makes the steps of `newton_steps` on it
+until the error is small enough or the kernel used up, and judges what came of it.
 """
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual
-from jaxsns.geometry.kernel import Kernel
-from jaxsns.marginal import Target
-from jaxsns.numerics import goal, largest_scaling, unit_roundoff
+from jaxsns import dual, journal
+from jaxsns.journal import Journal
+from jaxsns.numerics import goal
 from jaxsns.problem import Problem, hard
-from jaxsns.solvers import direction, iteration
+from jaxsns.solvers import direction, iteration, newton_steps
 from jaxsns.solvers.iteration import Counts
+from jaxsns.solvers.newton_steps import NewtonOptions as NewtonOptions
 from jaxsns.status import Status, code
-
-FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
-SHRINK = 0.4  # of the step, at each backtrack
-TRIALS = 6
-IDLE = 4  # steps without progress after which a kernel is left
-FIRST_MU, LEAST_MU, GROW_MU = 0.1, 0.01, 4.0
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("tolerance", "max_steps", "patience"),
-    meta_fields=("linear_solver",),
-)
-@dataclasses.dataclass(frozen=True)
-class NewtonOptions:
-    """Numbers are data; the linear solver changes the program.
-
-    Attributes:
-      tolerance: relative L1 error of both marginals.
-      max_steps: sweeps, each with or without a Newton step before it.
-      patience: sweeps that are made rather than a Newton step, if the measured
-        contraction says that so many will do.
-      linear_solver: "auto", "cg", "sparse" or "cholesky".
-    """
-
-    tolerance: float | jax.Array = 1e-9
-    max_steps: int | jax.Array = 1000
-    patience: float | jax.Array = 0.0
-    linear_solver: str = "auto"
-
-    def __post_init__(self):
-        """Refuse an unknown linear solver."""
-        known = direction.LINEAR_SOLVERS
-        if self.linear_solver not in known:
-            names = ", ".join(repr(name) for name in known)
-            raise ValueError(
-                f"linear_solver must be one of {names}; got {self.linear_solver!r}"
-            )
 
 
 class NewtonState(NamedTuple):
@@ -76,39 +30,7 @@ class NewtonState(NamedTuple):
     step: jax.Array  # [] int32
     status: jax.Array  # [] int32
     counts: Counts
-
-
-class Point(NamedTuple):
-    """A point of the semi-dual, with exact columns."""
-
-    x: jax.Array
-    y: jax.Array
-    rows: jax.Array
-    error: jax.Array
-
-
-class Inner(NamedTuple):
-    """Where the steps on one kernel stand."""
-
-    point: Point
-    contraction: jax.Array  # [] of the last pure sweep
-    mu: jax.Array
-    newton: jax.Array  # [] bool: Newton has begun
-    way: direction.Way
-    idle: jax.Array  # [] int32
-    step: jax.Array
-    counts: Counts
-
-
-class Setting(NamedTuple):
-    """Constants of the steps on one kernel."""
-
-    kernel: Kernel
-    rows: Target  # what is asked of the rows
-    columns: Target
-    gauge: jax.Array  # [] bool: a constant may be added to x
-    total: jax.Array  # [] mass, to which rounding of gains is relative
-    target: jax.Array  # [] error to reach
+    journal: Journal | None = None
 
 
 def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
@@ -124,142 +46,6 @@ def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
     )
 
 
-def at(setting: Setting, x: jax.Array) -> Point:
-    """Point of the semi-dual with the columns that fit x."""
-    y = dual.columns_for(setting.kernel, setting.columns, x)
-    rows = dual.rows_for(setting.kernel, x, y)
-    wanted = setting.rows.at(x)
-    error = jnp.sum(jnp.abs(rows - wanted)) / jnp.sum(wanted)
-    return Point(x, y, rows, error)
-
-
-def _gain(setting: Setting, old: Point, new: Point) -> jax.Array:
-    """[] increase of the semi-dual, in mass; exact for exact columns."""
-    rows = setting.rows.gain(old.x, new.x)
-    return rows + setting.columns.fitted_gain(old.y, new.y)
-
-
-def _sweep(setting: Setting, point: Point) -> Point:
-    real = setting.rows.real
-    ratio = setting.rows.at(point.x) / jnp.where(real, point.rows, 1)
-    step = jnp.where(real, setting.rows.tau * jnp.log(ratio), 0)
-    return at(setting, point.x + step)
-
-
-def _newton(options: NewtonOptions, setting: Setting, s: Inner) -> Inner:
-    """One direction, then trials of shrinking length; no move if none is good."""
-    old = s.point
-    there = direction.Point(
-        setting.kernel,
-        jnp.exp(old.x),
-        jnp.exp(old.y),
-        old.rows,
-        setting.columns.at(old.y),
-        setting.rows.stiffness(old.x),
-        setting.columns.stiffness(old.y),
-        setting.gauge,
-        old.error,
-    )
-    found = direction.find(
-        options.linear_solver,
-        there,
-        setting.rows.at(old.x) - old.rows,
-        s.mu * old.error,
-        setting.target,
-        s.way,
-    )
-    dx, slope, curvature = found.dx, found.slope, found.curvature
-    mean = dual.weighted(setting.rows.mass, dx) / setting.total
-    dx = dx - jnp.where(setting.gauge & setting.rows.real, mean, 0)
-    noise = 500 * unit_roundoff(dx.dtype) * setting.total
-
-    def ratio(length, new):
-        predicted = length * slope - 0.5 * length**2 * curvature
-        exact = _gain(setting, old, new) / predicted
-        # Below rounding the value says nothing; the error still does.
-        better = jnp.where(new.error < old.error, 1.0, -1.0).astype(dx.dtype)
-        exact = jnp.where(predicted > noise, exact, better)
-        return jnp.where(jnp.isfinite(exact) & jnp.isfinite(new.error), exact, -1)
-
-    def attempt(trial):
-        number, length, _, _ = trial
-        new = at(setting, old.x + length * dx)
-        return number + 1, length * SHRINK, new, ratio(length, new)
-
-    def failing(trial):
-        number, _, _, rho = trial
-        return (rho < 0.1) & (number < TRIALS)
-
-    one = jnp.ones_like(slope)
-    first = attempt((jnp.asarray(0, jnp.int32), one, old, -one))
-    tried, _, new, rho = jax.lax.while_loop(failing, attempt, first)
-    accepted = rho > 1e-4
-    point = jax.tree.map(lambda u, v: jnp.where(accepted, u, v), new, old)
-    harder = (tried > 1) | (rho < 0.25)
-    easier = ~harder & (rho > 0.75)
-    lower = jnp.where(s.mu > LEAST_MU, s.mu / GROW_MU, 0)
-    mu = jnp.where(harder, jnp.maximum(GROW_MU * s.mu, LEAST_MU), s.mu)
-    mu = jnp.where(easier, lower, mu)
-    counts = s.counts.plus(
-        newton_steps=1,
-        linear_steps=found.products,
-        sparse_steps=found.sparse_products,
-    )
-    return s._replace(point=point, mu=mu, way=found.way, counts=counts)
-
-
-def _step(options: NewtonOptions, setting: Setting, first: jax.Array, s: Inner):
-    """A Newton step if it pays, and a sweep."""
-    needed = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
-    slow = ~((s.contraction < 1) & (needed <= options.patience))
-    newton = s.newton | ((s.step - first >= FIRST_SWEEPS) & slow)
-    moved = jax.lax.cond(newton, lambda t: _newton(options, setting, t), lambda t: t, s)
-    point = _sweep(setting, moved.point)
-    fine = jnp.isfinite(point.error)
-    point = jax.tree.map(lambda u, v: jnp.where(fine, u, v), point, moved.point)
-    noise = 16 * unit_roundoff(point.error.dtype) * setting.total
-    dead = _gain(setting, s.point, point) <= noise
-    dead = ~fine | (dead & (point.error > 0.9 * s.point.error))
-    return moved._replace(
-        point=point,
-        contraction=point.error / s.point.error,
-        newton=newton,
-        idle=jnp.where(dead, s.idle + 1, 0),
-        step=s.step + 1,
-        counts=moved.counts.plus(sweeps=1),
-    )
-
-
-def first(
-    options: NewtonOptions, point: Point, step: jax.Array, counts: Counts
-) -> Inner:
-    """State before the first step on a kernel."""
-    n, m, dtype = point.x.shape[0], point.y.shape[0], point.x.dtype
-    return Inner(
-        point=point,
-        contraction=jnp.ones_like(point.error),
-        mu=jnp.asarray(FIRST_MU, dtype),
-        newton=jnp.asarray(False),
-        way=direction.unjudged(options.linear_solver, n, m, dtype),
-        idle=jnp.asarray(0, jnp.int32),
-        step=step,
-        counts=counts,
-    )
-
-
-def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
-    """Step until the target is met, the kernel used up, or nothing moves."""
-    largest = largest_scaling(start.point.x.dtype)
-
-    def stepping(s: Inner) -> jax.Array:
-        small = jnp.max(jnp.abs(s.point.x)) <= largest
-        more = (s.point.error > setting.target) & (s.step < options.max_steps)
-        return more & small & (s.idle < IDLE)
-
-    step = functools.partial(_step, options, setting, start.step)
-    return jax.lax.while_loop(stepping, step, start)
-
-
 def update(
     problem: Problem, options: NewtonOptions, state: NewtonState, last: ArrayLike = True
 ) -> NewtonState:
@@ -270,7 +56,7 @@ def update(
     solver = direction.permitted(options.linear_solver, absorbed.kernel)
     options = dataclasses.replace(options, linear_solver=solver)
     error = dual.row_error(absorbed)
-    setting = Setting(
+    setting = newton_steps.Setting(
         kernel=absorbed.kernel,
         rows=absorbed.row_target,
         columns=absorbed.column_target,
@@ -279,18 +65,23 @@ def update(
         target=goal(tolerance),
     )
 
-    point = Point(jnp.zeros_like(problem.a), absorbed.y, absorbed.rows, error)
-    start = first(options, point, state.step, state.counts.plus(passes=1))
-    end = on_kernel(options, setting, start)
+    point = newton_steps.Point(
+        jnp.zeros_like(problem.a), absorbed.y, absorbed.rows, error
+    )
+    record = journal.at(state.journal, problem.epsilon, state.status)
+    start = newton_steps.first(
+        options, point, state.step, state.counts.plus(passes=1), record
+    )
+    end = newton_steps.on_kernel(options, setting, start)
     f = absorbed.f + problem.epsilon * end.point.x
     g = problem.epsilon * end.point.y - absorbed.top
     # NaN is not left to itself: such an update would come back for ever.
-    settled = ~(end.point.error > setting.target) | (end.idle >= IDLE)
+    settled = ~(end.point.error > setting.target) | (end.idle >= newton_steps.IDLE)
     f, g, error, status, passes = iteration.judge(
         problem, f, g, state.error, settled, last, end.step, options
     )
     counts = end.counts.plus(passes=passes)
-    return NewtonState(f, g, error, end.step, status, counts)
+    return NewtonState(f, g, error, end.step, status, counts, end.journal)
 
 
 def run(problem: Problem, options: NewtonOptions, state: NewtonState) -> NewtonState:

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual
+from jaxsns import dual, journal
+from jaxsns.journal import Journal
 from jaxsns.marginal import Target
 from jaxsns.numerics import goal, largest_scaling, unit_roundoff
 from jaxsns.problem import Problem
@@ -51,6 +52,7 @@ class SinkhornState(NamedTuple):
     status: jax.Array  # [] int32
     omega: jax.Array  # [] relaxation factor in [1, 2)
     counts: Counts
+    journal: Journal | None = None
 
 
 class _Sweeps(NamedTuple):
@@ -65,6 +67,7 @@ class _Sweeps(NamedTuple):
     best: jax.Array  # [] least error before the window
     idle: jax.Array  # [] int32 windows in a row without progress
     step: jax.Array
+    journal: Journal | None
 
 
 def init(problem: Problem, f: jax.Array | None = None) -> SinkhornState:
@@ -120,6 +123,7 @@ def best_omega(omega: jax.Array, decay: jax.Array) -> jax.Array:
     return jnp.where(telling, new, omega)
 
 
+@jax.named_scope("sinkhorn")
 def update(
     problem: Problem,
     options: SinkhornOptions,
@@ -147,9 +151,12 @@ def update(
         rows = dual.rows_for(kernel, x, y)
         wanted = a.at(x)
         missing = jnp.sum(jnp.abs(after - b.at(y))) + jnp.sum(jnp.abs(rows - wanted))
+        error = missing / jnp.sum(wanted)
+        passes = state.counts.passes + 1
+        noted = journal.note(s.journal, error, running=sweeping(s), passes=passes)
         moved = _Sweeps(
-            x, y, rows, missing / jnp.sum(wanted), s.omega, s.in_window + 1,
-            s.start_error, gain, s.best, s.idle, s.step + 1,
+            x, y, rows, error, s.omega, s.in_window + 1, s.start_error, gain, s.best,
+            s.idle, s.step + 1, noted,
         )  # fmt: skip
         return _end_of_window(moved, options.overrelaxation)
 
@@ -164,7 +171,7 @@ def update(
     x = jnp.zeros_like(a.mass)
     start = _Sweeps(
         x, absorbed.y, absorbed.rows, error, state.omega, zero, error, x[0], error,
-        zero, state.step,
+        zero, state.step, journal.at(state.journal, problem.epsilon, state.status),
     )  # fmt: skip
     end = jax.lax.while_loop(sweeping, sweep, start)
     new_f = absorbed.f + problem.epsilon * end.x
@@ -180,7 +187,7 @@ def update(
         options,
     )
     counts = state.counts.plus(sweeps=end.step - state.step, passes=1 + passes)
-    return SinkhornState(f, g, error, end.step, status, end.omega, counts)
+    return SinkhornState(f, g, error, end.step, status, end.omega, counts, end.journal)
 
 
 def _end_of_window(s: _Sweeps, overrelaxation: bool) -> _Sweeps:

@@ -16,7 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual
+from jaxsns import dual, journal
+from jaxsns.history import StepKind
+from jaxsns.journal import Journal
 from jaxsns.linear import ell
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
 from jaxsns.newton_system import inverse_root
@@ -66,6 +68,7 @@ class SNSState(NamedTuple):
     status: jax.Array  # [] int32
     settled: jax.Array  # [] bool: the last line search found nothing
     counts: Counts
+    journal: Journal | None = None
 
 
 def init(problem: Problem, f: jax.Array | None = None) -> SNSState:
@@ -188,7 +191,21 @@ def update(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
         moved.settled,
     )
     counts = moved.counts.plus(passes=1)
-    return moved._replace(error=error, step=step, status=status, counts=counts)
+    swept = moved.counts.newton_steps == state.counts.newton_steps
+    kind = jnp.where(swept, StepKind.SWEEP, StepKind.SPARSE).astype(jnp.int32)
+    n, m = problem.shape
+    kept = min(options.kept * (n + m) / (n * m), 1.0)  # at most: lists may overlap
+    noted = journal.note(
+        journal.at(state.journal, problem.epsilon, state.status),
+        error,
+        kind=kind,
+        kept=jnp.where(swept, 1, kept),
+        passes=counts.passes,
+        products=counts.linear_steps,
+    )
+    return moved._replace(
+        error=error, step=step, status=status, counts=counts, journal=noted
+    )
 
 
 def run(

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns import dual, marginal, near_kernel
+from jaxsns import dual, journal, marginal, near_kernel
 from jaxsns.clusters import Layout
 from jaxsns.geometry import Streamed, sharding
+from jaxsns.history import StepKind
+from jaxsns.journal import Journal
 from jaxsns.linear import anderson
 from jaxsns.linear.anderson import History
 from jaxsns.look import Look, look
@@ -63,6 +65,7 @@ class State(NamedTuple):
     step: jax.Array  # [] int32
     status: jax.Array
     counts: Counts
+    journal: Journal | None = None
 
 
 def init(problem: Problem, f: jax.Array, count: jax.Array) -> State:
@@ -96,6 +99,7 @@ def init(problem: Problem, f: jax.Array, count: jax.Array) -> State:
     )
 
 
+@jax.named_scope("streamed_newton")
 def run(
     problem: Problem,
     options: Any,
@@ -121,7 +125,7 @@ def run(
         here = problem.with_epsilon(at(s.level))
         last = s.level >= 0
         seen = look(here, s.f, shapes)
-        s = _noted(s, seen)
+        s = _noted(here, s, seen)
         tolerance = jnp.asarray(options.tolerance, problem.dtype)
         target = jnp.where(
             last, goal(tolerance), jnp.maximum(LEVEL_TOLERANCE, tolerance)
@@ -159,15 +163,26 @@ def run(
     return iteration.run(update, state)
 
 
-def _noted(s: State, seen: Look) -> State:
+def _noted(problem: Problem, s: State, seen: Look) -> State:
     """Count a pass, and keep what it showed if nothing better was seen."""
     better = seen.error < s.least
+    n, m = problem.shape
+    listed = min(s.pattern.row_index.shape[1] * (n + m) / (n * m), 1.0)
+    record = journal.note(
+        journal.at(s.journal, problem.epsilon, s.status),
+        seen.error,
+        kind=jnp.asarray(StepKind.MODEL, jnp.int32),
+        kept=jnp.where(s.pattern.used, listed, 0),
+        passes=s.counts.passes + 1,
+        products=s.counts.sparse_steps,
+    )
     return s._replace(
         counts=s.counts.plus(passes=1, sweeps=1),
         step=s.step + 1,
         best_f=jnp.where(better, s.f, s.best_f),
         best_g=jnp.where(better, seen.g, s.best_g),
         least=jnp.where(better, seen.error, s.least),
+        journal=record,
     )
 
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns import dual, marginal
+from jaxsns import dual, journal, marginal
 from jaxsns.geometry import Streamed
+from jaxsns.journal import Journal
 from jaxsns.numerics import far_below, goal, matmul, unit_roundoff
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
@@ -54,6 +55,7 @@ class State(NamedTuple):
     step: jax.Array  # [] int32
     status: jax.Array
     counts: Counts
+    journal: Journal | None
 
     @property
     def g(self) -> jax.Array:
@@ -61,6 +63,7 @@ class State(NamedTuple):
         return self.seen.g
 
 
+@jax.named_scope("pass")
 def _pass(problem: Problem, f: jax.Array, g: jax.Array, omega: jax.Array) -> Swept:
     geometry, epsilon = problem.geometry, problem.epsilon
     assert isinstance(geometry, Streamed)
@@ -93,7 +96,12 @@ def _pass(problem: Problem, f: jax.Array, g: jax.Array, omega: jax.Array) -> Swe
     return Swept(g, rows, error, value)
 
 
-def run(problem: Problem, options: SinkhornOptions, f: jax.Array) -> State:
+def run(
+    problem: Problem,
+    options: SinkhornOptions,
+    f: jax.Array,
+    record: Journal | None = None,
+) -> State:
     """Sweep from finite row potentials f [n] until the status says why to stop."""
     dtype = problem.dtype
     one, zero = jnp.asarray(1, dtype), jnp.asarray(0, jnp.int32)
@@ -124,6 +132,7 @@ def run(problem: Problem, options: SinkhornOptions, f: jax.Array) -> State:
             decay = (seen.error / s.start_error) ** (1 / WINDOW)
             omega = jnp.where(gain < -noise, 1, best_omega(omega, decay))
             omega = jnp.where(full, jnp.where(idle > 0, 1, omega), s.omega)
+        counts = s.counts.plus(sweeps=1, passes=jnp.where(some, 2, 1))
         return s._replace(
             f=f,
             seen=seen,
@@ -134,7 +143,10 @@ def run(problem: Problem, options: SinkhornOptions, f: jax.Array) -> State:
             best=jnp.where(full, jnp.minimum(seen.error, s.best), s.best),
             idle=jnp.where(full, idle, s.idle),
             step=s.step + 1,
-            counts=s.counts.plus(sweeps=1, passes=jnp.where(some, 2, 1)),
+            counts=counts,
+            journal=journal.note(
+                s.journal, seen.error, running=sweeping(s), passes=counts.passes
+            ),
         )
 
     def sweeping(s: State) -> jax.Array:
@@ -142,7 +154,8 @@ def run(problem: Problem, options: SinkhornOptions, f: jax.Array) -> State:
         return more & ((s.idle < PATIENCE) | (not options.early_stop))
 
     def update(s: State) -> State:
-        s = jax.lax.while_loop(sweeping, sweep, s)
+        at_work = journal.at(s.journal, problem.epsilon, s.status)
+        s = jax.lax.while_loop(sweeping, sweep, s._replace(journal=at_work))
         if not options.early_stop:
             status = iteration.verdict(
                 s.seen.error, tolerance, s.step, options.max_steps, s.step < 0
@@ -175,5 +188,6 @@ def run(problem: Problem, options: SinkhornOptions, f: jax.Array) -> State:
         step=zero,
         status=iteration.as_status(code(Status.RUNNING)),
         counts=iteration.no_counts().plus(passes=1),
+        journal=journal.at(record, problem.epsilon, code(Status.RUNNING)),
     )
     return iteration.run(update, start)

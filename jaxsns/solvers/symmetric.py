@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual
+from jaxsns import dual, journal
+from jaxsns.journal import Journal
 from jaxsns.numerics import far_below, goal, largest_scaling
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
@@ -29,6 +30,7 @@ class _Steps(NamedTuple):
     best: jax.Array
     idle: jax.Array
     step: jax.Array
+    journal: Journal | None
 
 
 def update(
@@ -65,6 +67,9 @@ def update(
             best=jnp.minimum(error, s.best),
             idle=jnp.where(better, 0, s.idle + 1),
             step=s.step + 1,
+            journal=journal.note(
+                s.journal, error, running=stepping(s), passes=state.counts.passes + 1
+            ),
         )
 
     def stepping(s: _Steps) -> jax.Array:
@@ -74,7 +79,9 @@ def update(
 
     zero = jnp.zeros_like(problem.a)
     rows, error = look(zero)
-    start = _Steps(zero, rows, error, error, jnp.zeros_like(state.step), state.step)
+    record = journal.at(state.journal, problem.epsilon, state.status)
+    none = jnp.zeros_like(state.step)
+    start = _Steps(zero, rows, error, error, none, state.step, record)
     end = jax.lax.while_loop(stepping, step, start)
     f = absorbed.f + problem.epsilon * end.x
     settled = (end.error <= aim) | (end.idle >= IDLE)
@@ -82,4 +89,6 @@ def update(
         problem, f, f, state.error, settled, last, end.step, options
     )
     counts = state.counts.plus(sweeps=end.step - state.step, passes=1 + passes)
-    return SinkhornState(f, g, error, end.step, status, state.omega, counts)
+    return SinkhornState(
+        f, g, error, end.step, status, state.omega, counts, end.journal
+    )

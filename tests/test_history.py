@@ -1,0 +1,355 @@
+"""What is recorded of a solve is what happened, and who watches is told no more."""
+
+import functools
+import io
+import re
+import sys
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import problems
+import pytest
+import references
+
+import jaxsns
+from jaxsns import (
+    NewtonOptions,
+    SinkhornOptions,
+    SNSOptions,
+    Status,
+    StepKind,
+    journal,
+    methods,
+)
+from jaxsns import execute as runner
+from jaxsns import progress as lines
+
+R = np.random.default_rng(0)
+PLAIN = SinkhornOptions(tolerance=1e-10, overrelaxation=False)
+
+
+def test_errors_are_those_of_a_dense_loop():
+    cost, a, b = problems.assignment(20)
+    epsilon = 0.05
+    s = jaxsns.solve(cost, a, b, epsilon=epsilon, method=PLAIN, history=True)
+    rows = s.history.rows()
+    assert s.history.count == s.counts.sweeps == rows["step"].size
+    np.testing.assert_array_equal(rows["step"], 1 + np.arange(rows["step"].size))
+    assert np.all(rows["epsilon"] == epsilon)
+    assert np.all(rows["kind"] == StepKind.SWEEP)
+    log_a, log_b, g = np.log(a), np.log(b), None
+    from scipy.special import logsumexp
+
+    soft = lambda z, axis: epsilon * logsumexp(z / epsilon, axis=axis)
+    f = np.zeros(20)
+    g = epsilon * log_b - soft(f[:, None] - cost, 0)
+    for k in range(12):
+        f = epsilon * log_a - soft(g[None] - cost, 1)
+        g = epsilon * log_b - soft(f[:, None] - cost, 0)
+        true = references.error(cost, a, b, f, g, epsilon)
+        np.testing.assert_allclose(rows["error"][k], true, rtol=1e-9)
+    np.testing.assert_allclose(rows["error"][-1], s.error, rtol=1e-2)
+
+
+def test_a_long_solve_is_thinned_evenly_and_compiles_nothing_again():
+    cost, a, b = problems.assignment(6)
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def run(steps):
+        options = SinkhornOptions(tolerance=1e-300, overrelaxation=False)
+        s = jaxsns.solve(
+            cost, a, b, epsilon=2e-4, method=options, max_steps=steps, history=True
+        )
+        return s.history, s.counts.sweeps
+
+    for steps, stride in ((100, 1), (512, 1), (513, 2), (2048, 4), (5000, 16)):
+        history, sweeps = run(steps)
+        assert history.count == sweeps == steps
+        np.testing.assert_array_equal(
+            history.rows()["step"], np.arange(1, steps + 1, stride)
+        )
+    # Every row that is there is that of its step.
+    short, _ = run(512)
+    every = dict(zip(*(short.rows()[k] for k in ("step", "error")), strict=True))
+    thin = dict(zip(*(history.rows()[k] for k in ("step", "error")), strict=True))
+    for step in sorted(set(every) & set(thin)):
+        assert every[step] == thin[step]
+
+
+@pytest.mark.parametrize(
+    ("method", "kinds"),
+    [
+        (NewtonOptions(linear_solver="cg"), {StepKind.CG}),
+        (NewtonOptions(linear_solver="cholesky"), {StepKind.CHOLESKY}),
+        (
+            NewtonOptions(linear_solver="sparse"),
+            {StepKind.SPARSE, StepKind.PRECONDITIONED, StepKind.CG, StepKind.CHOLESKY},
+        ),
+        (SNSOptions(tolerance=1e-9, kept=4), {StepKind.SPARSE}),
+    ],
+    ids=["cg", "cholesky", "sparse", "sns"],
+)
+def test_kinds_and_counts_are_those_of_the_steps(method, kinds):
+    cost, a, b = problems.assignment(40)
+    epsilon = 0.01 if isinstance(method, SNSOptions) else 1e-3  # only ours has a path
+    s = jaxsns.solve(
+        cost, a, b, epsilon=epsilon, method=method, tolerance=1e-9, history=True
+    )
+    assert s.converged
+    rows = s.history.rows()
+    newton = rows["kind"] != StepKind.SWEEP
+    assert newton.sum() == int(s.counts.newton_steps) > 0
+    assert {StepKind(k) for k in rows["kind"][newton]} <= kinds
+    assert rows["products"][-1] == int(s.counts.linear_steps + s.counts.sparse_steps)
+    assert np.all(rows["shift"][~newton] == 0)
+    sparse = np.isin(rows["kind"], [StepKind.SPARSE, StepKind.PRECONDITIONED])
+    assert np.all(rows["kept"][sparse] < 1)
+    assert np.all(rows["kept"][~sparse] == 1)
+    assert np.all(np.diff(rows["epsilon"]) <= 0)
+    assert rows["epsilon"][-1] == epsilon
+    if isinstance(method, NewtonOptions):
+        assert rows["epsilon"][0] > epsilon  # the path
+
+
+def test_share_of_kept_entries_is_that_of_the_union():
+    from jaxsns import sparse_system
+    from jaxsns.geometry.kernel import DenseKernel
+
+    n, m = 40, 50
+    matrix = R.random((n, m))
+    kernel, ones = DenseKernel(jnp.asarray(matrix)), jnp.ones
+    pattern = sparse_system.largest(kernel, ones(n), ones(m), kernel.times(ones(m)))
+    k = 8
+    share = np.asarray((matrix / matrix.sum(1, keepdims=True)), np.float32)
+    union = np.zeros((n, m), bool)
+    np.put_along_axis(union, np.argsort(-share, 1)[:, :k], True, 1)
+    by_column = np.argsort(-(share * matrix.sum(1, keepdims=True)), 0)[:k]
+    np.put_along_axis(union, by_column, True, 0)
+    np.testing.assert_allclose(sparse_system.share(pattern, k), union.mean())
+
+
+def _fixed_points(n, m):
+    return jaxsns.PointCloud(R.random((n, 2)), R.random((m, 2)), streamed=True)
+
+
+@pytest.mark.parametrize("method", ["auto", "sinkhorn"])
+def test_streamed_passes_are_recorded(method):
+    cloud = _fixed_points(70, 90)
+    s = jaxsns.solve(cloud, epsilon=0.02, method=method, tolerance=1e-8, history=True)
+    rows = s.history.rows()
+    assert s.converged
+    assert rows["step"].size == s.counts.sweeps
+    kind = StepKind.MODEL if method == "auto" else StepKind.SWEEP
+    assert np.all(rows["kind"] == kind)
+    assert rows["error"][-1] <= 1e-8 < rows["error"][0]
+    assert np.all(np.diff(rows["passes"]) > 0)
+    # The pass that judges is no step.
+    assert rows["passes"][-1] == int(s.counts.passes) - 1
+
+
+@pytest.mark.parametrize("method", ["symmetric", "fixed"])
+def test_other_methods_record_every_step(method):
+    cost, a, _ = problems.assignment(12)
+    cost = cost + cost.T
+    options = {"method": method, "tolerance": 1e-9}
+    if method == "fixed":
+        options = {"early_stop": False, "max_steps": 9}
+    s = jaxsns.solve(cost, a, a, epsilon=1.0, history=True, **options)
+    rows = s.history.rows()
+    assert s.history.count == rows["step"].size == s.counts.sweeps
+    assert rows["error"][-1] <= rows["error"][0]
+
+
+def _batch(lanes=3):
+    costs = jnp.asarray(np.random.default_rng(1).random((lanes, 8, 9)))
+    epsilons = jnp.asarray([0.5, 0.002, 0.05])[:lanes]
+    return costs, epsilons
+
+
+def test_lanes_have_histories_of_their_own():
+    costs, epsilons = _batch()
+    solve = lambda c, e: jaxsns.solve(c, epsilon=e, history=True)
+    together = jax.jit(jax.vmap(solve))(costs, epsilons)
+    for lane in range(3):
+        alone = solve(costs[lane], epsilons[lane])
+        mine = together.history.rows(lane)
+        for name, column in alone.history.rows().items():
+            np.testing.assert_allclose(mine[name], column, rtol=1e-6, atol=1e-13)
+    with pytest.raises(ValueError, match=r"the history of a batch \(3,\) needs a lane"):
+        together.history.rows()
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["in turn", "side by side"])
+def test_listeners_hear_each_step_of_each_lane_once(plain, monkeypatch):
+    """Side by side a loop's body runs in lanes that have ended: nobody hears of it."""
+    monkeypatch.setattr(journal, "_due", lambda count, kind: count > 0)
+    costs, epsilons = _batch()
+    heard = []
+    listener = heard.append
+    if plain:
+        watch = journal.Watch(True, listener)
+        options = methods.METHODS["auto"].options
+
+        def solve(cost, epsilon, lane):
+            problem = jaxsns.make_problem(cost, epsilon=epsilon)
+            lane = journal.Lane(lane, jnp.asarray(3, jnp.int32))
+            return runner._alone("newton", True, watch, problem, options, None, lane)
+
+        out = jax.jit(jax.vmap(solve))(costs, epsilons, jnp.arange(3, dtype=jnp.int32))
+        counts = out.journal.count
+    else:
+        solve = lambda c, e: jaxsns.solve(c, epsilon=e, history=True, progress=listener)
+        counts = jax.jit(jax.vmap(solve))(costs, epsilons).history.count
+    jax.effects_barrier()
+    assert len(set(np.asarray(counts))) > 1
+    for lane in range(3):
+        steps = [x for x in heard if x.lane == lane and x.status == Status.RUNNING]
+        ends = [x for x in heard if x.lane == lane and x.status != Status.RUNNING]
+        assert sorted(x.step for x in steps) == list(range(1, int(counts[lane]) + 1))
+        assert [x.status for x in ends] == [Status.CONVERGED]
+        assert ends[0].step == counts[lane]
+    assert {x.lanes for x in heard} == {3}
+
+
+def test_nested_vmap_numbers_all_lanes():
+    costs = jnp.asarray(R.random((2, 3, 4, 5)))
+    ends = []
+
+    def listener(step):
+        if step.status != Status.RUNNING:
+            ends.append((step.lane, step.lanes))
+
+    solve = lambda c: jaxsns.solve(c, epsilon=0.1, progress=listener).value
+    jax.block_until_ready(jax.jit(jax.vmap(jax.vmap(solve)))(costs))
+    jax.effects_barrier()
+    assert sorted(ends) == [(k, 6) for k in range(6)]
+
+
+def test_watching_changes_neither_answers_nor_gradients():
+    cost, a, b = problems.uneven()
+    epsilon = 0.3
+
+    def loss(cost, **options):
+        s = jaxsns.solve(cost, a, b, epsilon=epsilon, **options)
+        return s.transport_cost, s
+
+    grad = jax.value_and_grad(loss, has_aux=True)
+    (_, quiet), expected = grad(cost)
+    heard = []
+    (_, watched), found = grad(cost, history=True, progress=heard.append)
+    jax.effects_barrier()
+    assert heard[-1].status == Status.CONVERGED
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(watched.f, quiet.f)
+    assert quiet.history is None
+
+
+def test_nothing_is_called_and_nothing_recorded_when_off():
+    text = str(jax.make_jaxpr(lambda c: jaxsns.solve(c, epsilon=0.1).f)(np.eye(4)))
+    assert "callback" not in text
+    assert f"{journal.CAPACITY},{len(journal.COLUMNS)}" not in text
+    history = lambda c: jaxsns.solve(c, epsilon=0.1, history=True).history.table
+    text = str(jax.make_jaxpr(history)(np.eye(4)))
+    assert "callback" not in text
+    assert f"{journal.CAPACITY},{len(journal.COLUMNS)}" in text
+
+
+def test_an_exception_of_the_listener_ends_the_solve():
+    def enough(step):
+        raise RuntimeError("seen enough")
+
+    def waited():
+        jax.block_until_ready(jaxsns.solve(np.eye(5), epsilon=0.1, progress=enough).f)
+        jax.effects_barrier()
+
+    with pytest.raises(Exception, match="seen enough"):
+        waited()
+    assert jaxsns.solve(np.eye(5), epsilon=0.1).converged
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"history": 1}, "history must be True or False"),
+        ({"progress": "yes"}, "progress must be True, False or a function of a Step"),
+        ({"progress": []}, "progress must be True, False or a function"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(TypeError, match=message):
+        jaxsns.solve(np.eye(3), epsilon=0.1, **options)
+
+
+def test_rows_and_pictures_outside_jit_only():
+    s = jaxsns.solve(np.eye(3), epsilon=0.1, history=True)
+    with pytest.raises(TypeError, match=r"rows\(\) works outside jit only"):
+        jax.jit(lambda s: s.history.rows()["error"])(s)
+
+
+def _progress_on(monkeypatch, tqdm):
+    """What progress=True writes, with this module as tqdm, or without one."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    find = lambda name: tqdm if name == "tqdm" else None
+    monkeypatch.setattr(lines.importlib.util, "find_spec", find)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", tqdm)
+    costs, epsilons = _batch()
+    solve = lambda c, e: jaxsns.solve(c, epsilon=e, progress=True).converged
+    assert jnp.all(jax.vmap(solve)(costs, epsilons))
+    jax.effects_barrier()
+    return out.getvalue()
+
+
+def test_a_line_without_tqdm(monkeypatch):
+    text = _progress_on(monkeypatch, None)
+    assert text.startswith("jaxsns: problem 1 of 3, step 1, epsilon 5.00e-01, error ")
+    last = (
+        r"jaxsns: problem 3 of 3, CONVERGED after \d+ steps, error \S+ \(to 1.0e-10\)"
+    )
+    assert re.fullmatch(last, text.splitlines()[-1])
+    assert text.count("\n") == 2  # at most one in two seconds, and the end
+
+
+def test_a_bar_with_tqdm(monkeypatch):
+    calls = []
+
+    class Bar:
+        def __init__(self, **options):
+            calls.append(("open", options["desc"]))
+
+        def set_postfix_str(self, text, refresh):
+            calls.append(("text", text))
+
+        def update(self, steps):
+            calls.append(("steps", steps))
+
+        def close(self):
+            calls.append(("close",))
+
+    text = _progress_on(monkeypatch, types.SimpleNamespace(tqdm=Bar))
+    assert text == ""
+    assert calls[0] == ("open", "jaxsns")
+    assert [c[0] for c in calls].count("close") == 1
+    assert calls[-1] == ("close",)
+    costs, epsilons = _batch()
+    total = sum(
+        int(jaxsns.solve(c, epsilon=e, history=True).history.count)
+        for c, e in zip(costs, epsilons, strict=True)
+    )
+    assert sum(c[1] for c in calls if c[0] == "steps") == total
+
+
+def test_profiles_name_the_parts():
+    grad = jax.grad(lambda c: jaxsns.solve(c, epsilon=1e-3).transport_cost)
+    text = jax.jit(grad).lower(np.eye(5)).compile().as_text()
+    names = functools.reduce(
+        set.union, (set(x.split("/")) for x in re.findall(r'op_name="([^"]*)"', text))
+    )
+    assert {"path", "absorb", "sweep", "newton", "judge"} <= names
+    for name in ("jaxsns.solve", "jaxsns.implicit"):
+        assert any(name in part for part in names)
