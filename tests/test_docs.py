@@ -14,7 +14,6 @@ NAMES = [
     for path in pages.paths()
     if any(pages.blocks(path))
 ]
-NEEDS = {"docs/pictures.md": "matplotlib"}
 # Compiling all of them takes 30 s of a core, and 50 s with newer releases of jaxlib: CI
 # runs them on the oldest Python, and on the others what is read first.
 EVERYWHERE = {"README.md", "docs/index.md"}
@@ -39,20 +38,48 @@ def results():
 
 def _left_out(name):
     """Why a page is not run, or None."""
-    module = NEEDS.get(name)
-    if module is not None and importlib.util.find_spec(module) is None:
-        return f"{module} is not installed"
+    draws = any("matplotlib" in block.text for block in pages.blocks(pages.ROOT / name))
+    if draws and importlib.util.find_spec("matplotlib") is None:
+        return "matplotlib is not installed"
     if not OLDEST and name not in EVERYWHERE:
         return "run on Python 3.11 only"
     return None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_page_runs(name, results):
+def test_page_runs_and_prints_what_it_says(name, results):
     if _left_out(name) is not None:
         pytest.skip(_left_out(name))
     assert results[name]["failed"] is None, results[name]["failed"]
+    page = pages.ROOT / name
+    for picture in results[name]["pictures"]:
+        assert (page.parent / picture).exists(), f"run tests/pages.py --into for {name}"
+        assert f"]({picture})" in page.read_text()
 
 
 def test_pages_with_code_are_found():
     assert {"README.md", "docs/index.md", "docs/migration.md"} <= set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("printed", "after", "fails"),
+    [
+        ("cost 1.51, 20 steps", "```text\ncost 1.5, 20 steps\n```\n", False),
+        ("cost 1.51, 20 steps", "```text\ncost 1.4, 20 steps\n```\n", True),
+        ("cost 1.51, 20 steps", "```text\ncost 1.5, 20 sweeps\n```\n", True),
+        ("cost 1.51", '```text title="within 10 %"\ncost 1.4\n```\n', False),
+        ("cost 1.51", '```text title="within 10 %"\ncost 1.3\n```\n', True),
+        ("error 3e-7", '```text title="numbers vary"\nerror 1.2e-05\n```\n', False),
+        ("error nan", '```text title="numbers vary"\nerror 1.2e-05\n```\n', True),
+        ("cost 1.51", "Prose first.\n\n```text\ncost 1.51\n```\n", True),
+        ("cost 1.51", "", True),
+        ("", "```text\ncost 1.51\n```\n", True),
+    ],
+)
+def test_what_a_page_says_it_prints_is_compared(tmp_path, printed, after, fails):
+    page = tmp_path / "page.md"
+    code = f"print({printed!r})" if printed else "pass"
+    page.write_text(f"# Title\n\n```python\n{code}\n```\n\n{after}")
+    failed = pages.run(page)["failed"]
+    assert (failed is not None) == fails
+    assert failed is None or "page.md, line 4" in failed
