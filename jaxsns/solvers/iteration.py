@@ -12,7 +12,7 @@ from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.problem import Problem
 from jaxsns.status import Status, code
 
-NEGLIGIBLE = 0.04  # of the tolerance, less than `goal` leaves: rounding of a kernel
+NEGLIGIBLE = 0.04  # of the tolerance: rounding of a kernel's entries, if below it
 
 
 class Counts(NamedTuple):
