@@ -87,6 +87,7 @@ ORDER = [
     "barycentre",
     "free_barycentre_system",
     "free_barycentre",
+    "exporting",
     "arguments",
     "rounding",
     "plan_access",
