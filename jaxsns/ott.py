@@ -112,8 +112,9 @@ def _unbalanced_cost(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     """
 
     def side(mass, potential, rho):
-        h = potential - problem.epsilon * safe_log(mass)
-        h = jnp.where(mass > 0, h, 0)
+        # Masked twice: infinities, and then what became of them, have no derivative.
+        log = safe_log(jnp.where(mass > 0, mass, 1))
+        h = jnp.where(mass > 0, potential, 0) - problem.epsilon * log
         return _sum(mass, h if rho is None else -rho * jnp.expm1(-h / rho))
 
     rows, _ = dual.marginals(problem, f, g)
@@ -153,7 +154,7 @@ class Solver:
       method: as in `solve`.
       lse_mode: False: an `init` holds scalings, exp(f / epsilon), and not potentials.
       recenter_potentials: f with mean 0 over its atoms with mass, as OTT does it;
-        otherwise <a, f> = <b, g>.
+        otherwise <a, f> = <b, g>. Unbalanced potentials have no gauge.
     """
 
     threshold: Any = None
@@ -207,8 +208,10 @@ class Solver:
             max_steps=self.max_iterations,
         )
         f, g = solution.f, solution.g
-        if self.recenter_potentials:
-            f, g = sinkhorn.SinkhornState((f, g)).recenter(f, g, ot_prob=problem)
+        if self.recenter_potentials and own.balanced:
+            real = own.a > 0
+            shift = jnp.sum(jnp.where(real, f, 0)) / jnp.sum(real)
+            f, g = f - shift, g + shift
         error = _error(own, *jax.lax.stop_gradient((f, g)), self.norm_error)
         if own.balanced:
             cost = _balanced_cost(solution)
