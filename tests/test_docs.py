@@ -14,7 +14,7 @@ NAMES = [
     for path in pages.paths()
     if any(pages.blocks(path))
 ]
-NEEDS = {"docs/pictures.md": "matplotlib"}
+NEEDS = {"docs/pictures.md": "matplotlib", "docs/portability.md": "flatbuffers"}
 # Compiling all of them takes 30 s of a core, and 50 s with newer releases of jaxlib: CI
 # runs them on the oldest Python, and on the others what is read first.
 EVERYWHERE = {"README.md", "docs/index.md"}
