@@ -70,6 +70,16 @@ def _geometry(geometry: Any) -> Dense | Grid | PointCloud:
     return Dense(geometry.cost_matrix)
 
 
+def _masses(problem: Any) -> tuple[Any, Any]:
+    """Masses; totals of half precision that differ by its rounding are made equal."""
+    if jnp.finfo(problem.dtype).bits >= 32:
+        return problem.a, problem.b
+    a, b = problem.a.astype(jnp.float32), problem.b.astype(jnp.float32)
+    ratio = jnp.sum(a) / jnp.sum(b)
+    near = jnp.abs(ratio - 1) <= 8 * jnp.finfo(problem.dtype).eps
+    return a, jnp.where(near & problem.is_balanced, ratio, 1) * b
+
+
 def _problem(problem: Any) -> Problem:
     epsilon = jnp.asarray(problem.epsilon)
 
@@ -78,8 +88,7 @@ def _problem(problem: Any) -> Problem:
 
     return make_problem(
         _geometry(problem.geom),
-        problem.a,
-        problem.b,
+        *_masses(problem),
         epsilon=epsilon,
         rho_a=rho(problem.tau_a),
         rho_b=rho(problem.tau_b),

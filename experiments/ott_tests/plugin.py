@@ -50,9 +50,6 @@ def pytest_runtest_logreport(report):
             text = crash.message if crash else str(report.longrepr)
             said = re.sub(r"\s+", " ", text)[:240]
         RESULTS[_name(report.nodeid)] = [report.outcome, said]
-
-
-def pytest_sessionfinish():
-    """Write what happened."""
-    path = pathlib.Path(os.environ["OTT_TESTS_RESULTS"])
-    path.write_text(json.dumps(RESULTS, indent=1, sort_keys=True))
+        # At once: a session may be ended before it is through.
+        path = pathlib.Path(os.environ["OTT_TESTS_RESULTS"])
+        path.write_text(json.dumps(RESULTS, indent=1, sort_keys=True))
