@@ -14,6 +14,7 @@ from jaxsns.diagnosis import Finding as Finding
 from jaxsns.diagnosis import diagnose as diagnose
 from jaxsns.divergence import Divergence as Divergence
 from jaxsns.divergence import sinkhorn_divergence as sinkhorn_divergence
+from jaxsns.exporting import register_for_export as register_for_export
 from jaxsns.free_barycentre import FreeBarycentre as FreeBarycentre
 from jaxsns.free_barycentre import free_support_barycentre as free_support_barycentre
 from jaxsns.geometry import Dense as Dense

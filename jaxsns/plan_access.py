@@ -7,15 +7,17 @@ the costs are formed as a whole. Products with vectors are `Solution.apply`.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.sparse import BCOO
 
 from jaxsns import arguments
 from jaxsns.geometry import Geometry, Grid, PointCloud
 from jaxsns.solution import Solution
+
+if TYPE_CHECKING:
+    from jax.experimental.sparse import BCOO
 
 BLOCK = 1 << 20  # entries of the plan that exist at a time
 
@@ -23,7 +25,7 @@ BLOCK = 1 << 20  # entries of the plan that exist at a time
 class LargestEntries(NamedTuple):
     """The plan with only its largest entries."""
 
-    matrix: BCOO  # [n, m] with n k (or m k) entries, in mass; largest first
+    matrix: "BCOO"  # [n, m] with n k (or m k) entries, in mass; largest first
     left_out: jax.Array  # [n] mass of each row (or [m] column) outside of it
 
 
@@ -83,6 +85,8 @@ def _largest(solution: Solution, k: int, axis: int) -> LargestEntries:
     own = jnp.broadcast_to(jnp.arange(count, dtype=chosen.dtype)[:, None], chosen.shape)
     pair = (own, chosen) if axis == 1 else (chosen, own)
     indices = jnp.stack(pair, axis=-1).reshape(-1, 2)
+    from jax.experimental.sparse import BCOO  # half the time of importing all of us
+
     matrix = BCOO(
         (entries.reshape(-1), indices),
         shape=solution.problem.shape,

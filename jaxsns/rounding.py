@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from optax.assignment import hungarian_algorithm
 
 from jaxsns import arguments
 from jaxsns.checks import mass_slack
@@ -98,6 +97,9 @@ def round_to_feasible(plan: Any, a: Any, b: Any) -> jax.Array:
 
 @jax.jit
 def _to_permutation(plan: jax.Array) -> jax.Array:
+    # Imported here: optax takes as long to import as all of us.
+    from optax.assignment import hungarian_algorithm
+
     # optax works in the default float; another dtype would be a silent promotion.
     columns = jnp.arange(plan.shape[0])
     rows, matched = hungarian_algorithm(-plan.astype(jnp.result_type(float)))

@@ -14,6 +14,7 @@ NAMES = [
     for path in pages.paths()
     if any(pages.blocks(path))
 ]
+NEEDS = {"matplotlib": "matplotlib", "flatbuffers": ".serialize("}
 # Compiling all of them takes 30 s of a core, and 50 s with newer releases of jaxlib: CI
 # runs them on the oldest Python, and on the others what is read first.
 EVERYWHERE = {"README.md", "docs/index.md"}
@@ -38,9 +39,10 @@ def results():
 
 def _left_out(name):
     """Why a page is not run, or None."""
-    draws = any("matplotlib" in block.text for block in pages.blocks(pages.ROOT / name))
-    if draws and importlib.util.find_spec("matplotlib") is None:
-        return "matplotlib is not installed"
+    code = "".join(block.text for block in pages.blocks(pages.ROOT / name))
+    for module, sign in NEEDS.items():
+        if sign in code and importlib.util.find_spec(module) is None:
+            return f"{module} is not installed"
     if not OLDEST and name not in EVERYWHERE:
         return "run on Python 3.11 only"
     return None

@@ -4,8 +4,10 @@ Each named cost has a derivative at coinciding points: where the true one does n
 exist (a norm at zero), it is zero, the subgradient of least norm.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +61,21 @@ def cosine(x: jax.Array, y: jax.Array) -> jax.Array:
     return 1 - matmul(unit(x), unit(y).T)
 
 
+@dataclasses.dataclass(frozen=True)
+class PNorm:
+    """What `pnorm` returns: a cost matrix function, equal for equal p; it pickles."""
+
+    p: float
+    is_matrix: ClassVar[bool] = True
+
+    def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """[n, m] costs of x [n, d] against y [m, d]."""
+        powers = safe_power(jnp.abs(_difference(x, y)), self.p)
+        return safe_power(jnp.sum(powers, axis=-1), 1 / self.p)
+
+
 @functools.cache
-def pnorm(p: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def pnorm(p: float) -> PNorm:
     """Cost `(sum_k |x_k - y_k|^p)^(1/p)` for a p >= 1, as an argument of PointCloud.
 
     The result is a cost *matrix* function, like the named costs; the same p gives
@@ -68,13 +83,7 @@ def pnorm(p: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """
     if not p >= 1:
         raise ValueError(f"p of pnorm must be at least 1; got {p}")
-
-    def cost(x: jax.Array, y: jax.Array) -> jax.Array:
-        powers = safe_power(jnp.abs(_difference(x, y)), p)
-        return safe_power(jnp.sum(powers, axis=-1), 1 / p)
-
-    cost.is_matrix = True  # type: ignore[attr-defined]
-    return cost
+    return PNorm(p)
 
 
 NAMED = {

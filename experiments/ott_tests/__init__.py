@@ -1,0 +1,1 @@
+"""OTT-JAX's own tests, run on our solver and on OTT's."""
