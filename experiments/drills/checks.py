@@ -171,7 +171,8 @@ def _bounds(setting: Setting, lanes: Lanes, plan, dual, f, g):
 def allowed(setting: Setting, kind: str) -> set[Status]:
     """Statuses that are a right answer to a problem of this kind."""
     good = {Status.CONVERGED, Status.STALLED}
-    if setting.method in ("sinkhorn", "symmetric") or kind == "forbidden":
+    slow = setting.method in ("sinkhorn", "symmetric") or setting.penalised
+    if slow or kind == "forbidden":
         good |= {Status.MAX_STEPS}
     if kind == "infeasible":
         good = {Status.INFEASIBLE, Status.STALLED, Status.MAX_STEPS}

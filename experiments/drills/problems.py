@@ -10,7 +10,7 @@ import numpy as np
 
 SCALES = 12  # costs and masses are scaled by 10^-12 to 10^12
 EPSILONS = -4.0, 1.0  # logarithm of epsilon over the spread of the costs
-RHOS = -1.0, 3.0  # of a penalty likewise
+RHOS = -1.0, 3.0  # of a penalty over the largest cost
 COSTS = (
     "random", "ties", "near ties", "points", "duplicates", "constant", "permutation",
     "forbidden", "infeasible", "shifted", "wide", "signed",
@@ -166,9 +166,9 @@ def one(setting: Setting, seed: int, number: int):
     spread = _spread(cost, a, b)
     if kind in ("near ties", "shifted"):
         spread = max(spread, 1e-4 if kind == "shifted" else 1.0)
-    epsilon, rho_a, rho_b = (
-        spread * 10 ** r.uniform(*limits) for limits in (EPSILONS, RHOS, RHOS)
-    )
+    epsilon = spread * 10 ** r.uniform(*EPSILONS)
+    # A penalty far below the costs leaves no mass, or more than a dtype can hold.
+    rho_a, rho_b = (10 ** r.uniform(*RHOS) for _ in range(2))
     if setting.penalised:
         hard = r.integers(3)
         rho_a = np.inf if hard == 1 else rho_a
