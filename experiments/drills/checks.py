@@ -29,12 +29,9 @@ class Verdict(NamedTuple):
     rounding: np.ndarray  # by how much a program may be wrong about it
     dual: np.ndarray  # the dual value, as it is
     upper: np.ndarray  # the primal value of a feasible plan
+    off: np.ndarray  # true error minus the reported one, over rounding
+    early: np.ndarray  # bool: gave up at an error that rounding does not explain
     violations: list[list[str]]
-
-    @property
-    def excess(self) -> np.ndarray:
-        """True error minus reported, over rounding; set by `judge` through error."""
-        return self.error
 
 
 def plans(setting: Setting, lanes: Lanes, answers: Answers):
@@ -147,7 +144,12 @@ def judge(setting: Setting, lanes: Lanes, answers: Answers) -> Verdict:
                     lower, (f, g))
         for k in range(len(error))
     ]  # fmt: skip
-    return Verdict(error, rounding, dual, upper, words)
+    with np.errstate(all="ignore"):
+        off = ((error - answers.error) / rounding).astype(float)
+        early = answers.error > TOLERANCES[setting.dtype] + rounding
+    early &= np.isin(answers.status, (Status.STALLED, Status.MAX_STEPS))
+    early &= np.asarray(lanes.kinds) != "infeasible"
+    return Verdict(error, rounding, dual, upper, off, early, words)
 
 
 def _bounds(setting: Setting, lanes: Lanes, plan, dual, f, g):
@@ -185,7 +187,9 @@ def _violations(
     """Say what of lane k is not as promised; empty if all is well."""
     out = []
     status, reported = Status(int(answers.status[k])), float(answers.error[k])
-    if status not in allowed(setting, lanes.kinds[k]):
+    # At the limit of steps, and of the dtype: STALLED says it better, both are true.
+    exhausted = status == Status.MAX_STEPS and reported <= rounding[k]
+    if status not in allowed(setting, lanes.kinds[k]) and not exhausted:
         out.append(f"status {status.name}")
     if status in (Status.NONFINITE, Status.INVALID_INPUT, Status.MASS_MISMATCH):
         return out

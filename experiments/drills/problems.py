@@ -154,9 +154,13 @@ def one(setting: Setting, seed: int, number: int):
     kinds = COSTS if min(shape) > 1 else [k for k in COSTS if k != "infeasible"]
     if setting.penalised:
         kinds = [k for k in kinds if k != "infeasible"]
+    if setting.method == "symmetric":
+        kinds = [k for k in kinds if k not in ("permutation", "forbidden", "infeasible")]
     kind = str(r.choice(kinds))
     cost = _cost(r, shape, kind, unit)
     a, b = _masses(r, shape[0]), _masses(r, shape[1])
+    if setting.method == "symmetric":
+        cost, b = cost + cost.T, a
     if kind == "forbidden":
         cost = _forbid(r, cost, a, b)
     if kind == "infeasible":
