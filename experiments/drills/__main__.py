@@ -20,7 +20,7 @@ from jaxsns import Status
 
 FOLDER = Path(__file__).parent
 LANES = 250  # of a batch
-TOLD = 8  # every so many batches of stored costs are told otherwise as well
+TOLD = 10  # every so many batches of stored costs are told otherwise as well
 DTYPES = ("float32", "float64")
 SHOWN = ("CONVERGED", "STALLED", "MAX_STEPS", "INFEASIBLE")
 HEADERS = (
@@ -149,9 +149,8 @@ def run(number: int, seed: int) -> dict[str, Any]:
             count = LANES if max(setting.shape) < 32 else 50
             for k in range(seed, seed + batches, TOLD):
                 tell_otherwise(setting, k, count, related, said)
-        cells = tallies[setting].cells()
-        seconds = time.perf_counter() - start
-        print(f"{seconds:6.0f} s", setting, dict(zip(HEADERS, cells, strict=True)), flush=True)
+        cells = dict(zip(HEADERS, tallies[setting].cells(), strict=True))
+        print(f"{time.perf_counter() - start:6.0f} s", setting, cells, flush=True)
     return {
         "environment": record.environment(),
         "seed": seed,

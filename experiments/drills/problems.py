@@ -155,7 +155,9 @@ def one(setting: Setting, seed: int, number: int):
     if setting.penalised:
         kinds = [k for k in kinds if k != "infeasible"]
     if setting.method == "symmetric":
-        kinds = [k for k in kinds if k not in ("permutation", "forbidden", "infeasible")]
+        kinds = [
+            k for k in kinds if k not in ("permutation", "forbidden", "infeasible")
+        ]
     kind = str(r.choice(kinds))
     cost = _cost(r, shape, kind, unit)
     a, b = _masses(r, shape[0]), _masses(r, shape[1])

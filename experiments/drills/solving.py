@@ -69,7 +69,5 @@ def solve(setting: Setting, lanes: Lanes, init=None) -> Answers:
         cost, epsilon, axes[0], axes[3] = cost[0], epsilon[0], None, None
     if lanes.x is not None:
         cost, axes[0] = None, None
-    out = _run(
-        setting, tuple(axes), cost, lanes.a, lanes.b, epsilon, *lanes[5:], init
-    )
+    out = _run(setting, tuple(axes), cost, lanes.a, lanes.b, epsilon, *lanes[5:], init)
     return Answers(*(np.asarray(v) for v in out))
