@@ -49,6 +49,13 @@ class Lanes(NamedTuple):
     y: np.ndarray | None = None
 
 
+def some(lanes: Lanes, indices) -> Lanes:
+    """Some lanes of a batch."""
+    kinds = [lanes.kinds[k] for k in indices]
+    arrays = (None if v is None else v[np.asarray(indices)] for v in lanes[1:])
+    return Lanes(kinds, *arrays)
+
+
 def wide(dtype) -> type:
     """Return the dtype in which numbers of a dtype are judged."""
     return np.float64 if np.dtype(dtype) == np.float32 else np.longdouble

@@ -23,8 +23,14 @@ class Answers(NamedTuple):
     status: np.ndarray
     value: np.ndarray
     primal: np.ndarray
-    plan_total: np.ndarray
     sweeps: np.ndarray
+
+
+def answers_of(s: jaxsns.Solution) -> Answers:
+    """What the judge looks at."""
+    return Answers(
+        s.f, s.g, s.error, s.status, s.value, s.primal_value, s.counts.sweeps
+    )
 
 
 def geometry_of(setting: Setting, cost, x, y):
@@ -52,10 +58,7 @@ def _run(setting: Setting, axes, cost, a, b, epsilon, rho_a, rho_b, x, y, init):
             max_steps=MOST_STEPS.get(setting.method),
             init=init,
         )
-        total = s.marginals()[0].sum()
-        return Answers(
-            s.f, s.g, s.error, s.status, s.value, s.primal_value, total, s.counts.sweeps
-        )
+        return answers_of(s)
 
     arguments = cost, a, b, epsilon, rho_a, rho_b, x, y, init
     return jax.vmap(one, in_axes=axes)(*arguments)
@@ -71,3 +74,21 @@ def solve(setting: Setting, lanes: Lanes, init=None) -> Answers:
         cost, axes[0] = None, None
     out = _run(setting, tuple(axes), cost, lanes.a, lanes.b, epsilon, *lanes[5:], init)
     return Answers(*(np.asarray(v) for v in out))
+
+
+def alone(setting: Setting, lanes: Lanes) -> Answers:
+    """Solve the only lane there is as a user does: outside `jit`, values known."""
+    cost, a, b, epsilon, rho_a, rho_b, x, y = (
+        None if v is None else v[0] for v in lanes[1:]
+    )
+    s = jaxsns.solve(
+        geometry_of(setting, cost, x, y),
+        a,
+        b,
+        epsilon=epsilon,
+        rho_a=rho_a,
+        rho_b=rho_b,
+        method=setting.method,
+        max_steps=MOST_STEPS.get(setting.method),
+    )
+    return Answers(*(np.asarray(v)[None] for v in answers_of(s)))
