@@ -127,7 +127,7 @@ def judge(setting: Setting, lanes: Lanes, answers: Answers) -> Verdict:
         want_a, slack_a, term_a = _wanted(a, lanes.rho_a, f, h)
         want_b, slack_b, term_b = _wanted(b, lanes.rho_b, g, h)
         rows, columns, mass = plan.sum(2), plan.sum(1), plan.sum((1, 2))
-        total = want_a.sum(1)
+        total = np.minimum(want_a.sum(1), want_b.sum(1))
         error = np.abs(rows - want_a).sum(1) + np.abs(columns - want_b).sum(1)
         blur = (plan * np.expm1(np.minimum(delta, 600))).sum((1, 2))
         rounding = 2 * blur + slack_a.sum(1) + slack_b.sum(1)
