@@ -72,11 +72,13 @@ def wanted(problem: Problem, f: jax.Array, g: jax.Array):
 def marginal_errors(problem: Problem, f: jax.Array, g: jax.Array):
     """([], []) L1 errors of the rows and columns of the plan, relative to its mass.
 
-    The mass is that of a, or what is wanted of the rows if they are penalised.
+    The mass is what is wanted of the rows, a if they are not penalised, or of the
+    columns if that is less: the same for a problem and its transpose, and no less
+    than either.
     """
     rows, columns = marginals(problem, f, g)
     a, b = wanted(problem, f, g)
-    total = jnp.sum(a)
+    total = jnp.minimum(jnp.sum(a), jnp.sum(b))
     row_error = jnp.sum(jnp.abs(rows - a)) / total
     return row_error, jnp.sum(jnp.abs(columns - b)) / total
 
@@ -235,4 +237,4 @@ def judged_on_kernel(problem: Problem, absorbed: Absorbed, f: jax.Array, g: jax.
     columns = jnp.exp(y) * absorbed.kernel.transpose_times(jnp.exp(x))
     a, b = wanted(problem, f, g)
     missing = jnp.sum(jnp.abs(rows - a)) + jnp.sum(jnp.abs(columns - b))
-    return f, g, missing / jnp.sum(a)
+    return f, g, missing / jnp.minimum(jnp.sum(a), jnp.sum(b))

@@ -58,14 +58,35 @@ def _as_geometry(cost: Any) -> Dense | PointCloud | Grid:
     if isinstance(cost, Grid):
         return _as_grid(cost)
     matrix = as_float("cost", cost.cost if isinstance(cost, Dense) else cost)
-    # A pair that must not be used: a finite stand-in keeps 0 * inf out of everything.
-    matrix = jnp.where(matrix == jnp.inf, forbidden(matrix.dtype), matrix)
     if matrix.ndim != 2:
         raise ValueError(
             f"cost must have shape [n, m]; got {matrix.shape} "
             "(use jax.vmap for a batch of problems)"
         )
     return Dense(matrix)
+
+
+def _with_forbidden(
+    geometry: Dense | PointCloud | Grid,
+) -> Dense | PointCloud | Grid:
+    """In the dtype of the solve, +inf as the number that stands for it there.
+
+    It is finite, which keeps 0 * inf out of everything. Other costs that large would
+    pass for forbidden pairs, or be dearer than those: they count as not finite.
+    """
+    if not isinstance(geometry, Dense):
+        return geometry
+    far, cost = forbidden(geometry.dtype), geometry.cost
+    cost = jnp.where(cost == jnp.inf, far, cost)
+    large = is_forbidden(jnp.abs(cost)) & jnp.isfinite(cost) & (cost != far)
+    require(
+        is_traced(cost) or not bool(jnp.any(large)),
+        lambda: (
+            f"cost must be below {1e-5 * far:.0e} in {geometry.dtype} (divide costs "
+            f"and epsilon by a number); got {cost[large][0]}"
+        ),
+    )
+    return Dense(jnp.where(large, jnp.nan, cost))
 
 
 def _as_axes(name: str, value: Any, rank: int) -> tuple[jax.Array, ...]:
@@ -241,7 +262,7 @@ def make_problem(
     masses_b = _as_masses("b", b, "m", m, (n, m))
     given = [x for x in (masses_a, masses_b) if x is not None]
     dtype = np.result_type(geometry.dtype, *[x.dtype for x in given])
-    geometry = geometry.astype(dtype)
+    geometry = _with_forbidden(geometry.astype(dtype))
     total = jnp.asarray(1, dtype)
     if masses_a is None and masses_b is not None:
         total = jnp.sum(masses_b.astype(dtype))

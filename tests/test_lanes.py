@@ -184,3 +184,25 @@ def test_a_fixed_number_of_sweeps_says_what_it_cannot_do():
         jaxsns.solve(
             cost, epsilon=0.1, early_stop=False, max_steps=3, continuation=True
         )
+
+
+def test_a_scaling_that_underflows_is_no_point():
+    """A long step in float32 on near-empty masses: potentials became -inf, then NaN."""
+    cost = np.float32(
+        [
+            [4.7269346e-08, 3.5904563e-07, 2.2333948e-07],
+            [2.6005623e-07, 3.0453361e-08, 5.3073740e-07],
+            [4.3217426e-07, 3.5299047e-07, 4.5990042e-10],
+            [9.5489199e-08, 2.5131754e-07, 1.2190438e-07],
+            [1.6949302e-07, 4.0605272e-07, 1.0000000e-06],
+        ]
+    )
+    a = np.float32(
+        [9.7595388e-01, 5.5513732e-07, 1.8102105e-03, 1.7634377e-02, 4.6009826e-03]
+    )
+    b = np.float32([0.84062225, 0.15937777, 0])
+    epsilon = np.float32(1.2429238e-09)
+    run = lambda c: jaxsns.solve(c, a, b, epsilon=epsilon)
+    s = jax.jit(jax.vmap(run))(cost[None])
+    assert int(s.status[0]) == Status.CONVERGED
+    np.testing.assert_allclose(s.f[0], run(cost).f, rtol=1e-5)

@@ -104,14 +104,19 @@ def judge(
     ended = settled | (step >= options.max_steps) | ~healthy
     asked = jnp.asarray(last) & ended
     tolerance = jnp.asarray(options.tolerance, problem.dtype)
-    ways = [lambda: (f, g, before), lambda: dual.judged(problem, f, g)]
-    way = jnp.where(asked, 1, 0)
+    known, pass_wanted = (f, g, before), asked
     if absorbed is not None and isinstance(absorbed.kernel, DenseKernel):
-        ways.append(lambda: dual.judged_on_kernel(problem, absorbed, f, g))
         small = dual.kernel_noise(problem, absorbed) <= NEGLIGIBLE * tolerance
-        way = jnp.where(asked & small, 2, way)
-    f, g, error = jax.lax.switch(way, ways)
+        known = jax.lax.cond(
+            asked & small,
+            lambda: dual.judged_on_kernel(problem, absorbed, f, g),
+            lambda: (f, g, before),
+        )
+        pass_wanted = asked & ~(small & jnp.isfinite(known[2]))
+    f, g, error = jax.lax.cond(
+        pass_wanted, lambda: dual.judged(problem, f, g), lambda: known
+    )
     stalled = settled & (error > 0.5 * before)
     status = verdict(error, tolerance, step, options.max_steps, stalled)
     status = jnp.where(asked, status, code(Status.RUNNING))
-    return f, g, error, as_status(status), jnp.where(way == 1, 1, 0)
+    return f, g, error, as_status(status), jnp.where(pass_wanted, 1, 0)

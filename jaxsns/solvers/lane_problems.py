@@ -87,7 +87,10 @@ def at(batch: Batch, matrix: jax.Array, u: jax.Array) -> Point:
     v = jnp.where(batch.b > 0, batch.b / columns, 0)
     rows = u * lanes.times(matrix, v)
     error = jnp.sum(jnp.abs(rows - batch.a), axis=0) / batch.total
-    return Point(u, v, rows, error)
+    # A scaling that underflowed would be a potential of -inf: no point to stand on.
+    lost = jnp.any((u <= 0) & (batch.a > 0), axis=0)
+    lost |= jnp.any((v <= 0) & (batch.b > 0), axis=0)
+    return Point(u, v, rows, jnp.where(lost, jnp.inf, error))
 
 
 def weighted(masses: jax.Array, potential: jax.Array) -> jax.Array:

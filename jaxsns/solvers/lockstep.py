@@ -93,7 +93,10 @@ def _sweeps(batch: Batch, matrix: jax.Array, point: Point, working, sweeps):
 
 
 def _newton(batch: Batch, matrix: jax.Array, s: Work) -> tuple[Work, jax.Array]:
-    """One Newton step, kept where it gains; and where the gain is no rounding."""
+    """One Newton step, kept where it gains; and where its gain is above rounding.
+
+    A refused step counts among these: with the larger shift the next may be good.
+    """
     old = s.point
     real, some = old.rows > 0, batch.b > 0
     root = jnp.where(real, jax.lax.rsqrt(jnp.where(real, old.rows, 1)), 0)
@@ -121,7 +124,7 @@ def _newton(batch: Batch, matrix: jax.Array, s: Work) -> tuple[Work, jax.Array]:
     mu = jnp.where(rho > 0.75, lower, s.mu)
     mu = jnp.where(rho < 0.25, jnp.maximum(GROW_MU * s.mu, LEAST_MU), mu)
     kept = rho > 1e-4
-    telling = kept & (predicted > noise)
+    telling = predicted > noise
     return s._replace(point=select(kept, new, old), mu=mu), telling
 
 

@@ -42,7 +42,9 @@ def update(
     """Absorb, step on the kernel until done or used up, and judge what came of it."""
     dtype = problem.dtype
     real = problem.a > 0
-    absorbed = dual.absorb(problem, state.f)
+    # A half step in the log domain, where nothing over- or underflows.
+    f = jnp.where(real, state.f, far_below(dtype))
+    absorbed = dual.absorb(problem, 0.5 * (f + dual.best_rows(problem, f)))
     kernel, target = absorbed.kernel, absorbed.row_target
     aim = goal(jnp.asarray(options.tolerance, dtype))
     # The plan of f = g on a kernel that was scaled by columns.
@@ -72,23 +74,29 @@ def update(
             ),
         )
 
+    # The plan of f = g may have rows that are none, unlike one with exact columns:
+    # such potentials take the next step in the log domain as well.
+    zero = jnp.zeros_like(problem.a)
+    rows, error = look(zero)
+    lost = jnp.any(real & ~((rows > 0) & jnp.isfinite(rows)))
+
     def stepping(s: _Steps) -> jax.Array:
         small = jnp.max(jnp.abs(s.x)) <= largest_scaling(dtype)
         more = (s.error > aim) & (s.step < options.max_steps) & (s.idle < IDLE)
-        return more & small
+        return more & small & ~lost
 
-    zero = jnp.zeros_like(problem.a)
-    rows, error = look(zero)
     record = journal.at(state.journal, problem.epsilon, state.status)
     none = jnp.zeros_like(state.step)
     start = _Steps(zero, rows, error, error, none, state.step, record)
     end = jax.lax.while_loop(stepping, step, start)
     f = absorbed.f + problem.epsilon * end.x
-    settled = (end.error <= aim) | (end.idle >= IDLE)
+    # NaN is not left to itself: such an update would come back for ever.
+    settled = ~lost & (~(end.error > aim) | (end.idle >= IDLE))
+    end = end._replace(step=end.step + lost.astype(jnp.int32))
     f, g, error, status, passes = iteration.judge(
         problem, f, f, state.error, settled, last, end.step, options, absorbed
     )
-    counts = state.counts.plus(sweeps=end.step - state.step, passes=1 + passes)
+    counts = state.counts.plus(sweeps=end.step - state.step, passes=2 + passes)
     return SinkhornState(
         f, g, error, end.step, status, state.omega, counts, end.journal
     )
