@@ -106,6 +106,20 @@ def _gauge_shift(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     return shift
 
 
+def translated(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[n] f with the constant that suits the penalties best; as it is without any.
+
+    Large penalties nearly leave the gauge free: steps on kernels would find the
+    constant only in as many of them as it is long.
+    """
+    if problem.balanced:
+        return f
+    rows = marginal.target(problem.a, problem.rho_a, f, problem.epsilon)
+    columns = marginal.target(problem.b, problem.rho_b, g, problem.epsilon)
+    t = marginal.translation(rows, columns, jnp.zeros_like(f), jnp.zeros_like(g))
+    return jnp.where(problem.a > 0, f + problem.epsilon * t, f)
+
+
 def judged(problem: Problem, f: jax.Array, g: jax.Array):
     """Potentials as they are returned, and their error: (f [n], g [m], []).
 

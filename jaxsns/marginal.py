@@ -126,3 +126,31 @@ def fitted_potential(
     """[n] best potential for soft minima of the costs: epsilon log a + soft, damped."""
     best = epsilon * safe_log(mass) + soft
     return best if rho is None else best / (1 + epsilon / rho)
+
+
+def _total(target: Target, x: jax.Array):
+    """[] log of the mass that is wanted at x, and minus its slope."""
+    if target.kappa is None:
+        return jax.scipy.special.logsumexp(target.log), jnp.zeros((), x.dtype)
+    log = target.log - target.kappa * jnp.where(target.real, x, 0)
+    slope = jnp.sum(jax.nn.softmax(log) * target.kappa)
+    return jax.scipy.special.logsumexp(log), slope
+
+
+def translation(rows: Target, columns: Target, x: jax.Array, y: jax.Array) -> jax.Array:
+    """[] t for which (x + t, y - t), with the plan as it is, has the largest dual.
+
+    That is where both sides want the same total. Of one rho a side it is known at once;
+    of several Newton's method on its logarithm finds it. 0 where nothing is penalised.
+    Source: Sejourne, Vialard, Peyre, "Faster unbalanced optimal transport: translation
+    invariant Sinkhorn and 1-D Frank-Wolfe" (2022).
+    """
+
+    def newton(_, t: jax.Array) -> jax.Array:
+        more, slope = _total(rows, x + t)
+        less, other = _total(columns, y - t)
+        slope = slope + other
+        step = t + (more - less) / jnp.where(slope > 0, slope, 1)
+        return jnp.where((slope > 0) & jnp.isfinite(step), step, t)
+
+    return jax.lax.fori_loop(0, 4, newton, jnp.zeros((), x.dtype))

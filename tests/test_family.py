@@ -438,3 +438,23 @@ def test_rho_epsilon_and_share_in_a_batch():
     batch = jax.vmap(part)(shares)
     np.testing.assert_allclose(batch.plan().sum((1, 2)), shares, rtol=1e-9)
     np.testing.assert_allclose(batch.f[1], part(0.7).f, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["auto", "sinkhorn"])
+@pytest.mark.parametrize("side", ["rows", "columns", "both", "uneven"])
+def test_large_penalties_with_unequal_totals_take_few_steps(method, side):
+    """The constant of the potentials, nearly free, is set rather than walked to."""
+    cost, a, b = problems.uneven()
+    a, epsilon = 3 * a, 0.5
+    weak = np.linspace(1, 3, 24) if side == "uneven" else np.ones(24)
+    rho_a = np.inf if side == "columns" else 2e4 * weak
+    rho_b = np.inf if side == "rows" else 1e4
+    s = jaxsns.solve(
+        cost, a, b, epsilon=epsilon, rho_a=rho_a, rho_b=rho_b, method=method,
+        tolerance=1e-10,
+    )  # fmt: skip
+    assert s.converged
+    assert int(s.counts.sweeps) < 60  # more than 1,000 without it
+    plan = references.plan(cost, s.f, s.g, epsilon)
+    np.testing.assert_allclose(plan.sum(1), a * np.exp(-s.f / rho_a), rtol=1e-8)
+    np.testing.assert_allclose(plan.sum(0), b * np.exp(-s.g / rho_b), rtol=1e-8)

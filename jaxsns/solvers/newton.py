@@ -52,7 +52,7 @@ def update(
     """Absorb, step on the kernel, and at the last epsilon judge what came of it."""
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
-    absorbed = dual.absorb(problem, state.f)
+    absorbed = dual.absorb(problem, dual.translated(problem, state.f, state.g))
     solver = direction.permitted(options.linear_solver, absorbed.kernel)
     options = dataclasses.replace(options, linear_solver=solver)
     error = dual.row_error(absorbed)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual, journal
+from jaxsns import dual, journal, marginal
 from jaxsns.journal import Journal
 from jaxsns.marginal import Target
 from jaxsns.numerics import goal, largest_scaling, unit_roundoff
@@ -133,7 +133,7 @@ def update(
     """Absorb, sweep on the kernel, and at the last epsilon judge what came of it."""
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
-    absorbed = dual.absorb(problem, state.f)
+    absorbed = dual.absorb(problem, dual.translated(problem, state.f, state.g))
     kernel = absorbed.kernel
     a, b = absorbed.row_target, absorbed.column_target
     total = jnp.sum(a.mass)
@@ -148,6 +148,9 @@ def update(
         y = s.y + step_y
         after = columns * jnp.exp(step_y)
         gain = s.gain + (gain_x + gain_y) / total
+        if not problem.balanced:
+            constant = marginal.translation(a, b, x, y)
+            x, y = x + constant, y - constant
         rows = dual.rows_for(kernel, x, y)
         wanted = a.at(x)
         missing = jnp.sum(jnp.abs(after - b.at(y))) + jnp.sum(jnp.abs(rows - wanted))
