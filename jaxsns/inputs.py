@@ -76,17 +76,37 @@ def _with_forbidden(
     """
     if not isinstance(geometry, Dense):
         return geometry
-    far, cost = forbidden(geometry.dtype), geometry.cost
-    cost = jnp.where(cost == jnp.inf, far, cost)
-    large = is_forbidden(jnp.abs(cost)) & jnp.isfinite(cost) & (cost != far)
+    if is_traced(geometry.cost):
+        return Dense(_marked(geometry.cost)[0])
+    with jax.ensure_compile_time_eval():  # known costs, perhaps in a traced function
+        if bool(_all_ordinary(geometry.cost)):
+            return geometry
+        cost, large = _marked(geometry.cost)
     require(
-        is_traced(cost) or not bool(jnp.any(large)),
+        not np.isfinite(large),
         lambda: (
-            f"cost must be below {1e-5 * far:.0e} in {geometry.dtype} (divide costs "
-            f"and epsilon by a number); got {cost[large][0]}"
+            f"cost must be below {1e-5 * forbidden(cost.dtype):.0e} in {cost.dtype} "
+            f"(divide costs and epsilon by a number); got {large}"
         ),
     )
-    return Dense(jnp.where(large, jnp.nan, cost))
+    return Dense(cost)
+
+
+# Compiled, since one by one these operations took longer than all other checks.
+@jax.jit
+def _all_ordinary(cost: jax.Array) -> jax.Array:
+    return jnp.all(jnp.abs(cost) < 1e-5 * forbidden(cost.dtype))
+
+
+@jax.jit
+def _marked(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[n, m] costs, and [] the largest that is too large, NaN if none is."""
+    far = forbidden(cost.dtype)
+    cost = jnp.where(cost == jnp.inf, far, cost)
+    large = is_forbidden(jnp.abs(cost)) & jnp.isfinite(cost) & (cost != far)
+    worst = jnp.max(jnp.where(large, jnp.abs(cost), -jnp.inf))
+    worst = jnp.where(worst > 0, worst, jnp.nan)
+    return jnp.where(large, jnp.nan, cost), worst
 
 
 def _as_axes(name: str, value: Any, rank: int) -> tuple[jax.Array, ...]:

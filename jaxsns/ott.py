@@ -176,7 +176,7 @@ class Solver:
     lse_mode: bool = True
     recenter_potentials: bool = False
 
-    def __call__(self, problem: Any, init: Any = None, **_: Any) -> Any:
+    def __call__(self, problem: Any, init: Any = None, *, rng: Any = None) -> Any:
         """Solve a `LinearProblem`.
 
         Args:
@@ -186,6 +186,7 @@ class Solver:
             cost matrix is formed. tau is rho / (rho + epsilon). A schedule of epsilon
             is left aside: ours is chosen here.
           init: (f [n], g [m]) to start from.
+          rng: not needed; OTT passes it on to its initialisers.
 
         Returns:
           ott's `SinkhornOutput` in the dtype of the geometry. `potentials` have all our

@@ -44,6 +44,8 @@ class ProgressLine:
     def __call__(self, step: Step) -> None:
         """Show a step; after the last lane's end the line is left as it is."""
         over = step.status != Status.RUNNING
+        if step.step < self._steps.get(step.lane, 0):
+            self._close()  # a solve that died left this behind
         new = step.step - self._steps.get(step.lane, 0)
         self._steps[step.lane] = step.step
         if over:

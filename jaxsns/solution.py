@@ -37,10 +37,6 @@ def require_converged(status: jax.Array, error: jax.Array) -> None:
         )
 
 
-def _dense_cost(problem: Problem) -> jax.Array:
-    return problem.geometry.dense().cost
-
-
 def _transport_cost(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     f, g = dual.finite(problem, f, g)
     return problem.geometry.formed().transport_cost(f, g, problem.epsilon)

@@ -122,9 +122,10 @@ def run(
         end = _ended(_newton(arranged, options, init, record))
         floor = _rounding(inner, end.f)
         failed = end.status == code(Status.STALLED)
+        asked = failed & (end.error > ABOVE_ROUNDING * floor)
         end = jax.lax.cond(
-            failed & (end.error > ABOVE_ROUNDING * floor),
-            lambda: _swept(inner, options, end),
+            asked,
+            lambda: _swept(inner, options, end, asked),
             lambda: end,
         )
     f = jnp.where(problem.a > 0, arranged.rows.restore(end.f), -jnp.inf)
@@ -171,12 +172,19 @@ def _rounding(problem: Problem, f: jax.Array) -> jax.Array:
     return unit_roundoff(f.dtype) * (4 + 0.5 * size / problem.epsilon)
 
 
-def _swept(problem: Problem, options: Options, before: Outcome) -> Outcome:
-    """Sinkhorn from where the model was of no more use; the better of both."""
+def _swept(
+    problem: Problem, options: Options, before: Outcome, asked: jax.Array
+) -> Outcome:
+    """Sinkhorn from where the model was of no more use; the better of both.
+
+    asked: under `vmap` every lane comes here, and no step of those that did not ask
+    may be told.
+    """
     left = jnp.maximum(options.max_steps - before.counts.sweeps, 1)
     plain = SinkhornOptions(tolerance=options.tolerance, max_steps=left)
     f = jnp.where(problem.a > 0, before.f, far_below(problem.dtype))
-    end = _ended(streamed_sinkhorn.run(problem, plain, f, before.journal))
+    record = before.journal
+    end = _ended(streamed_sinkhorn.run(problem, plain, f, record, asked))
     counts = jax.tree.map(jnp.add, before.counts, end.counts)
     better = end.error < before.error
     kept = jax.tree.map(

@@ -25,12 +25,14 @@ from jaxsns.sparse_system import Pattern
 LINEAR_SOLVERS = ("auto", "cg", "sparse", "cholesky")
 ALWAYS_CHOLESKY, NEVER_CHOLESKY = 64, 4096  # rows; between them if CG is slow
 MOST_STEPS = 10_000  # of conjugate gradients
+MANY_PRODUCTS = 500  # and 2 a row, where there is nothing but conjugate gradients
+# What a float32 factor costs in products: 20, and 1 for 8 rows, 220 at most.
+LEAST_PRODUCTS, ROWS_A_PRODUCT, MOST_PRODUCTS = 20, 8, 200
+MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 PROBE = 40  # exact products after which sparsity is looked at: what that costs
 SPARSE_LIMIT = 0.05  # dropped mass above which a plan is not sparse
 TRUSTED = 0.1  # of the error: dropped mass below it does not harm the direction
 INNER, INNER_STEPS = 0.1, 200  # of the sparse solve inside a preconditioner
-
-MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 
 UNJUDGED, EXACT, SPARSE, FACTORED, DIRECT = range(5)
 
@@ -91,10 +93,27 @@ def unjudged(solver: str, n: int, m: int, dtype: jnp.dtype) -> Way:
     return Way(kind, lists, jnp.zeros_like(kind))
 
 
+class _Did(NamedTuple):
+    products: jax.Array
+    sparse_products: jax.Array
+    kind: jax.Array
+    kept: jax.Array
+
+
+def _kind(kind: StepKind) -> jax.Array:
+    return jnp.asarray(kind, jnp.int32)
+
+
 def may_factorise(solver: str, n: int) -> bool:
     """Whether a factor for several steps may come to be wanted."""
     within = n <= NEVER_CHOLESKY and (solver != "auto" or n > ALWAYS_CHOLESKY)
     return within and solver in ("auto", "sparse")
+
+
+def after(way: Way, accepted: jax.Array) -> Way:
+    """No factor of old any more after a direction along which no step was good."""
+    kind = jnp.where(~accepted & (way.kind == FACTORED), DIRECT, way.kind)
+    return way._replace(kind=kind.astype(jnp.int32))
 
 
 def _system(point: Point, shift: jax.Array) -> NewtonSystem:
@@ -197,15 +216,18 @@ def find(
         did = _Did(none, none, _kind(StepKind.CHOLESKY), whole)
         return _direction(system, root, rhs, u, way, did)
     if solver == "cg":
-        most = min(500 + 2 * n, MOST_STEPS)
+        most = min(MANY_PRODUCTS + 2 * n, MOST_STEPS)
         end = newton_system.solve_cg(system, rhs, accuracy, most)
         did = _Did(end.steps, none, _kind(StepKind.CG), whole)
         return _direction(system, root, rhs, end.x, way, did)
 
     sparse_pays = solver == "sparse" or sparse_system.pays(n, point.v.shape[0])
     factors = may_factorise(solver, n)
-    # A factorisation in float32 costs about as many products.
-    most = 20 + min(n // 8, 200) if factors else 500 + 2 * n
+    most = (
+        LEAST_PRODUCTS + min(n // ROWS_A_PRODUCT, MOST_PRODUCTS)
+        if factors
+        else MANY_PRODUCTS + 2 * n
+    )
     unsolved = EXACT if sparse_pays else UNJUDGED
     first = (PROBE if solver == "auto" else 0) if sparse_pays else most
     budget = jnp.asarray([first, most, 0, 0, 0], jnp.int32)[way.kind]
@@ -223,23 +245,23 @@ def find(
 
     def factored():
         end = newton_system.solve_factored(system, factor, rhs, accuracy, PROBE)
-        u = jax.lax.cond(
-            end.converged,
-            lambda: end.x,
-            lambda: newton_system.solve_cholesky(system, rhs),
-        )
-        return u, end.steps, none, end.converged, _kind(StepKind.CHOLESKY), whole
+        return end.x, end.steps, none, end.converged, _kind(StepKind.CHOLESKY), whole
 
     def direct():
-        u = newton_system.solve_cholesky(system, rhs)
-        return u, none, none, jnp.asarray(True), _kind(StepKind.CHOLESKY), whole
+        return end.x, none, none, jnp.asarray(False), _kind(StepKind.CHOLESKY), whole
 
     branches = [exact, exact, sparse if sparse_pays else exact]
     branches += [factored, direct] if factors else [exact, exact]
     u, products, sparse_products, good, done, kept = jax.lax.switch(way.kind, branches)
     # A way that was slow is not taken again on this kernel.
-    worse = jnp.where(way.kind == FACTORED, DIRECT, EXACT)
+    worse = jnp.where(way.kind >= FACTORED, DIRECT, EXACT)
     kind = jnp.where(good, way.kind, worse)
+    if factors:
+        u = jax.lax.cond(
+            ~good & (worse == DIRECT),
+            lambda: newton_system.solve_cholesky(system, rhs),
+            lambda: u,
+        )
     taken = end.steps + products
     if factors:
         # What was found is used all the same; from the next step on with a factor.
@@ -260,17 +282,6 @@ def _expected(last: jax.Array, before: jax.Array) -> jax.Array:
     growth = now / jnp.maximum(then, 1)
     growing = (then > 0) & (growth > 1)
     return jnp.where(growing, now * jnp.minimum(growth, MOST_GROWTH), 0)
-
-
-class _Did(NamedTuple):
-    products: jax.Array
-    sparse_products: jax.Array
-    kind: jax.Array
-    kept: jax.Array
-
-
-def _kind(kind: StepKind) -> jax.Array:
-    return jnp.asarray(kind, jnp.int32)
 
 
 def _direction(system, root, rhs, u, way, did: _Did) -> Direction:

@@ -134,8 +134,3 @@ def absorb(batch: Batch, f: jax.Array, level: jax.Array) -> tuple[Kernels, Point
     loose = jnp.maximum(batch.tolerance, LEVEL_TOLERANCE)
     wanted = jnp.where(level >= batch.levels, batch.tolerance, loose)
     return Kernels(f, top, matrix, epsilon, goal(wanted)), point
-
-
-def error_of(batch: Batch, f: jax.Array) -> jax.Array:
-    """[lanes] row error of potentials f [n, lanes] at the wanted epsilon."""
-    return build(batch, f, batch.epsilon)[-1].error

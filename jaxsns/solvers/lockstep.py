@@ -4,7 +4,7 @@ The lanes are the last, fast axis of every array, so that there is no cost for e
 problem but its arithmetic. Two loops: over kernels, and over rounds on a kernel, in
 which every lane at work sweeps, and those that need it take a Newton step first. A
 lane that is done keeps its values while the others go on. Mathematics and constants
-are those of `newton` and `continuation`, but that scalings are multiplied rather
+are those of `newton_steps` and `continuation`, but that scalings are multiplied rather
 than their logarithms added, and that a refused step raises the shift rather than
 being tried shorter.
 """
@@ -34,11 +34,10 @@ from jaxsns.solvers.lane_problems import (
     weighted,
     when,
 )
-from jaxsns.solvers.newton_steps import FIRST_MU, GROW_MU, LEAST_MU
+from jaxsns.solvers.newton_steps import FIRST_MU, GROW_MU, IDLE, LEAST_MU
 from jaxsns.status import Status, code
 
 PATIENCE = 24.0  # sweeps predicted that are made rather than a Newton step
-IDLE = 4  # rounds without progress after which a kernel is left
 BLOCK = 4  # sweeps in a round: looking at errors costs as much as a sweep or two
 BLIND = 16  # sweeps at the beginning without a look: most easy problems are then done
 

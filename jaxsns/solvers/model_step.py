@@ -63,7 +63,7 @@ def solve(
         )
         point = newton_steps.at(setting, jnp.zeros_like(f))
         end = newton_steps.on_kernel(
-            options, setting, newton_steps.first(options, point, number, counts)
+            options, setting, newton_steps.begin(options, point, number, counts)
         )
         x = jnp.where(problem.a > 0, end.point.x, 0)
         y = jnp.where(problem.b > 0, end.point.y, 0)

@@ -69,7 +69,7 @@ def update(
         jnp.zeros_like(problem.a), absorbed.y, absorbed.rows, error
     )
     record = journal.at(state.journal, problem.epsilon, state.status)
-    start = newton_steps.first(
+    start = newton_steps.begin(
         options, point, state.step, state.counts.plus(passes=1), record
     )
     end = newton_steps.on_kernel(options, setting, start)

@@ -13,6 +13,7 @@ Qiu, NeurIPS 2024, section on SSNS (shift mu |gradient| and ratio test).
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -197,21 +198,23 @@ def _newton(
         linear_steps=found.products,
         sparse_steps=found.sparse_products,
     )
+    way = direction.after(found.way, accepted)
     taken = Taken(found.kind, s.mu * old.error, found.kept)
-    return s._replace(point=point, mu=mu, way=found.way, counts=counts), taken
+    return s._replace(point=point, mu=mu, way=way, counts=counts), taken
 
 
 def _step(
     options: NewtonOptions,
     setting: Setting,
-    first: jax.Array,
+    begun: jax.Array,
+    going: Callable[[Inner], jax.Array],
     factor: jax.Array,
     s: Inner,
 ) -> Inner:
     """A Newton step if it pays, and a sweep."""
     needed = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
     slow = ~((s.contraction < 1) & (needed <= options.patience))
-    newton = s.newton | ((s.step - first >= FIRST_SWEEPS) & slow)
+    newton = s.newton | ((s.step - begun >= FIRST_SWEEPS) & slow)
     one = jnp.ones_like(s.mu)
     none = Taken(jnp.asarray(StepKind.SWEEP, jnp.int32), 0 * one, one)
     moved, taken = jax.lax.cond(
@@ -227,7 +230,7 @@ def _step(
     noted = journal.note(
         s.journal,
         point.error,
-        running=_more(options, setting, s),
+        running=going(s),
         **taken._asdict(),
         passes=counts.passes,
         products=counts.linear_steps + counts.sparse_steps,
@@ -243,7 +246,7 @@ def _step(
     )
 
 
-def first(
+def begin(
     options: NewtonOptions,
     point: Point,
     step: jax.Array,
@@ -278,7 +281,7 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
     step = functools.partial(_step, options, setting, start.step)
     n = start.point.x.shape[0]
     if not direction.may_factorise(options.linear_solver, n):
-        without = functools.partial(step, direction.no_factor(0))
+        without = functools.partial(step, more, direction.no_factor(0))
         return jax.lax.while_loop(more, without, start)
 
     def phase(s: Inner) -> Inner:
@@ -291,6 +294,6 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
             lambda: direction.no_factor(n),
         )
         going = lambda t: more(t) & ((t.way.kind == direction.FACTORED) == factored)
-        return jax.lax.while_loop(going, functools.partial(step, factor), s)
+        return jax.lax.while_loop(going, functools.partial(step, going, factor), s)
 
     return jax.lax.while_loop(more, phase, start)

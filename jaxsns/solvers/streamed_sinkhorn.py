@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import dual, journal, marginal
 from jaxsns.geometry import Streamed
@@ -101,8 +102,12 @@ def run(
     options: SinkhornOptions,
     f: jax.Array,
     record: Journal | None = None,
+    asked: ArrayLike = True,
 ) -> State:
-    """Sweep from finite row potentials f [n] until the status says why to stop."""
+    """Sweep from finite row potentials f [n] until the status says why to stop.
+
+    asked: [] bool; if not, nothing is swept.
+    """
     dtype = problem.dtype
     one, zero = jnp.asarray(1, dtype), jnp.asarray(0, jnp.int32)
     tolerance = jnp.asarray(options.tolerance, dtype)
@@ -186,7 +191,9 @@ def run(
         idle=zero,
         error=jnp.asarray(jnp.inf, dtype),
         step=zero,
-        status=iteration.as_status(code(Status.RUNNING)),
+        status=iteration.as_status(
+            jnp.where(asked, code(Status.RUNNING), code(Status.STALLED))
+        ),
         counts=iteration.no_counts().plus(passes=1),
         journal=journal.at(record, problem.epsilon, code(Status.RUNNING)),
     )

@@ -70,7 +70,7 @@ def update(
             idle=jnp.where(better, 0, s.idle + 1),
             step=s.step + 1,
             journal=journal.note(
-                s.journal, error, running=stepping(s), passes=state.counts.passes + 1
+                s.journal, error, running=stepping(s), passes=state.counts.passes + 2
             ),
         )
 
