@@ -37,6 +37,7 @@ ORDER = [
     "geometry",
     "problem",
     "checks",
+    "scales",
     "inputs",
     "marginal",
     "dual",

@@ -204,7 +204,7 @@ def test_extreme_potentials_are_absorbed_without_overflow():
 
 
 def test_history_is_not_part_of_the_state():
-    """States stay O(n + m): no kernel, no history is carried through the loop."""
+    """States stay O(n + m): no kernel, and no history unless it was asked for."""
     problem = _problem()
     for module, _ in RUNS.values():
         leaves = jax.tree.leaves(module.init(problem))

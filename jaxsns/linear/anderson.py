@@ -10,7 +10,7 @@ from jaxsns.numerics import matmul, unit_roundoff
 DEPTH = 4  # differences that are kept
 
 
-class History(NamedTuple):
+class Window(NamedTuple):
     """The last points and what the iteration would change there."""
 
     points: jax.Array  # [DEPTH, n] differences of consecutive points
@@ -20,20 +20,20 @@ class History(NamedTuple):
     seen: jax.Array  # [] int32 points
 
 
-def empty(n: int, dtype: jnp.dtype) -> History:
+def empty(n: int, dtype: jnp.dtype) -> Window:
     """Nothing seen yet."""
     table, line = jnp.zeros((DEPTH, n), dtype), jnp.zeros((n,), dtype)
-    return History(table, table, line, line, jnp.asarray(0, jnp.int32))
+    return Window(table, table, line, line, jnp.asarray(0, jnp.int32))
 
 
-def cleared(history: History) -> History:
+def cleared(history: Window) -> Window:
     """Forget everything."""
     return jax.tree.map(jnp.zeros_like, history)
 
 
 def mix(
-    history: History, point: jax.Array, change: jax.Array, weights: jax.Array
-) -> tuple[History, jax.Array]:
+    history: Window, point: jax.Array, change: jax.Array, weights: jax.Array
+) -> tuple[Window, jax.Array]:
     """New history and next point [n], from a point and what the iteration changes.
 
     The combination of what was seen whose change is least in the norm of the weights,
@@ -55,4 +55,4 @@ def mix(
     factor = jax.scipy.linalg.cho_factor(gram)
     share = jax.scipy.linalg.cho_solve(factor, matmul(weighted, change))
     new = point + change - matmul(share, points + changes)
-    return History(points, changes, point, change, history.seen + 1), new
+    return Window(points, changes, point, change, history.seen + 1), new

@@ -23,7 +23,7 @@ from jaxsns.geometry import Streamed, sharding
 from jaxsns.history import StepKind
 from jaxsns.journal import Journal
 from jaxsns.linear import anderson
-from jaxsns.linear.anderson import History
+from jaxsns.linear.anderson import Window
 from jaxsns.look import Look, look
 from jaxsns.near_kernel import KEPT, Pattern
 from jaxsns.numerics import far_below, goal, unit_roundoff
@@ -55,7 +55,7 @@ class State(NamedTuple):
     idle: jax.Array  # [] int32 passes without progress
     shorter: jax.Array  # [] int32 times the step was shortened
     repaired: jax.Array  # [] bool: the last pass went into rows that were lost
-    history: History
+    history: Window
     pattern: Pattern
     age: jax.Array  # [] int32 steps since the pattern was found
     level: jax.Array  # [] int32
