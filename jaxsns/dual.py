@@ -28,8 +28,9 @@ def finite(problem: Problem, f: jax.Array, g: jax.Array):
 
     With it every product 0 * potential and every derivative of one is 0, not NaN.
     """
-    low = far_below(problem.dtype)
-    return jnp.where(problem.a > 0, f, low), jnp.where(problem.b > 0, g, low)
+    a, b = problem.a > 0, problem.b > 0
+    low = jnp.where(jnp.any(a) & jnp.any(b), far_below(problem.dtype), jnp.nan)
+    return jnp.where(a, f, low), jnp.where(b, g, low)
 
 
 def plan(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
