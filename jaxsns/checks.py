@@ -78,7 +78,10 @@ def check_values(problem: Problem) -> None:
         value = float(epsilon)
         require(
             np.isfinite(value) and value > 0,
-            lambda: f"epsilon must be positive and finite; got {value}",
+            lambda: (
+                f"epsilon must be positive and finite; got {value} (0 also if it is "
+                "relative, as by default, to costs that are all equal: give a number)"
+            ),
         )
     for name, masses in (("a", problem.a), ("b", problem.b)):
         if is_traced(masses):

@@ -49,8 +49,8 @@ CURES = {
     "which do not see the constants; for derivatives of f and g raise epsilon or use "
     "float64",
     "hardly any mass is moved": "raise rho to about the costs that mass shall travel",
-    "step limit": "raise max_steps or tolerance; with another method use 'auto', "
-    "which follows a path in epsilon",
+    "step limit": "raise max_steps or tolerance; if you chose 'sinkhorn' or 'sns', "
+    "use 'auto', which follows a path in epsilon",
     "stalled": "raise tolerance or epsilon, use float64; with method 'sns' use 'auto'",
     "overflow": "the values given are finite: look at init, and at derivatives "
     "of what made them",

@@ -51,6 +51,12 @@ class Divergence:
             & (self.bb.status == done)
         )
 
+    def __repr__(self) -> str:
+        """Say the value and how the three solves went."""
+        parts = zip(("ab", "aa", "bb"), (self.ab, self.aa, self.bb), strict=True)
+        lines = "\n".join(f"{name}: {solution!r}" for name, solution in parts)
+        return f"Divergence(value={self.value})\n{lines}"
+
     def raise_if_failed(self) -> "Divergence":
         """Return self if all converged, else raise; outside `jit` only."""
         for solution in (self.ab, self.aa, self.bb):

@@ -31,7 +31,8 @@ def as_float(name: str, value: Any) -> jax.Array:
             f"{name} must be an array of real numbers; got {type(value).__name__}"
         ) from error
     if array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
+        hint = " (masses of a mask: ragged.masses)" if array.dtype == jnp.bool_ else ""
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{hint}")
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return array.astype(jnp.result_type(float))
     if jnp.finfo(array.dtype).bits < 32:
@@ -155,6 +156,7 @@ def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
         raise ValueError(
             f"{name} must have shape [{letter}] = [{size}] to match cost "
             f"{tuple(cost_shape)}; got {masses.shape}"
+            + (" (points: solve(PointCloud(x, y), a, b))" if masses.ndim == 2 else "")
         )
     return masses
 

@@ -79,7 +79,8 @@ def transport_loss(
       where: [..., n] bool, the points that count, with equal masses; all if None.
       where_targets: [..., m] bool, the same of the targets.
       epsilon: [] regularisation > 0 in units of cost; None: 0.05 of the standard
-        deviation of the costs, lane by lane.
+        deviation of the costs, lane by lane. Give one if lanes may hold one point on
+        both sides: equal costs have no deviation, and such a lane is NaN.
       rho: [] weight of penalties of the marginals, as in `sinkhorn_divergence`.
       cost: of two points, as in `PointCloud`.
       return_solution: return (loss, `Divergence`), whose lanes are the batch.

@@ -194,7 +194,7 @@ class Solver:
           what OTT computes from them. `reg_ot_cost` is OTT's number; balanced, its
           first derivative needs no linear solve. `errors` [1] is OTT's error of what
           is returned, `converged` whether it is below the threshold, `n_iters` the
-          number of sweeps and Newton steps.
+          number of sweeps, of which one follows each Newton step.
 
         Raises:
           ModuleNotFoundError: ott-jax is not installed. ValueError: what `solve`
@@ -287,7 +287,9 @@ def in_place_of_sinkhorn(**options: Any) -> Iterator[None]:
         `progress_fn`, or `implicit_diff=None` (derivatives of the loop).
 
     What says how OTT iterates (momentum, Anderson, schedules, inner and least numbers
-    of iterations, initialisers) has no meaning here and is dropped. Functions that were
+    of iterations, initialisers) has no meaning here and is dropped. A name of yours
+    (`from ott.solvers.linear.sinkhorn import Sinkhorn`) stays OTT's, silently: call
+    `sinkhorn.Sinkhorn` or `Solver`. Functions that were
     compiled before or inside keep the solver they were compiled with. Not for threads:
     it is OTT's module that changes. Low-rank solvers stay OTT's.
     """

@@ -183,9 +183,11 @@ class Solution:
         size = (self.g if axis == 1 else self.f).shape[-1]
         if v.ndim not in (depth + 1, depth + 2) or v.shape[depth] != size:
             letter = "m" if axis == 1 else "n"
+            lanes = "".join(f"{k}, " for k in self.f.shape[:-1])
+            hint = "; the same for all lanes: jnp.broadcast_to" if lanes else ""
             raise ValueError(
-                f"the operand must have shape [{letter}] or [{letter}, k] with "
-                f"{letter} = {size} for axis={axis}; got {v.shape}"
+                f"the operand must have shape [{lanes}{letter}] or "
+                f"[{lanes}{letter}, k] with {letter} = {size} for axis={axis}; got {v.shape}{hint}"
             )
         return v.astype(self.f.dtype)
 

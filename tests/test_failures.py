@@ -205,3 +205,23 @@ def test_operands_of_the_plan_are_checked():
         s.apply(np.ones(4))
     with pytest.raises(ValueError, match="axis must be 0 or 1"):
         s.barycentric(np.ones(5), axis=2)
+
+
+def test_without_any_mass_all_numbers_are_nan():
+    """Under `jit` it is a status; no number may look like an answer."""
+
+    def functions(a, b):
+        s = jaxsns.solve(COST, a, b, epsilon=0.1)
+        return s.value, s.transport_cost, jnp.sum(s.plan()), s.status
+
+    zero = jnp.zeros(4)
+    *numbers, status = jax.jit(functions)(zero, jnp.zeros(5))
+    assert int(status) == Status.INVALID_INPUT
+    assert np.all(np.isnan(numbers))
+    lanes = jnp.stack([jnp.asarray(A), zero])
+    *numbers, status = jax.jit(jax.vmap(lambda a: functions(a, jnp.asarray(B))))(lanes)
+    assert status[0] == Status.CONVERGED
+    assert np.all(np.isfinite([x[0] for x in numbers]))
+    assert np.all(np.isnan([x[1] for x in numbers]))
+    loss = lambda c, a: jaxsns.solve(c, a, jnp.zeros(5), epsilon=0.1).transport_cost
+    assert np.all(np.isnan(jax.jit(jax.grad(loss))(jnp.asarray(COST), zero)))
