@@ -187,7 +187,8 @@ class Solution:
             hint = "; the same for all lanes: jnp.broadcast_to" if lanes else ""
             raise ValueError(
                 f"the operand must have shape [{lanes}{letter}] or "
-                f"[{lanes}{letter}, k] with {letter} = {size} for axis={axis}; got {v.shape}{hint}"
+                f"[{lanes}{letter}, k] with {letter} = {size} for axis={axis}; "
+                f"got {v.shape}{hint}"
             )
         return v.astype(self.f.dtype)
 
