@@ -44,24 +44,24 @@ def geometry_of(setting: Setting, cost, x, y):
     return cost
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _run(setting: Setting, axes, cost, a, b, epsilon, rho_a, rho_b, x, y, init):
-    def one(cost, a, b, epsilon, rho_a, rho_b, x, y, init):
-        s = jaxsns.solve(
-            geometry_of(setting, cost, x, y),
-            a,
-            b,
-            epsilon=epsilon,
-            rho_a=rho_a,
-            rho_b=rho_b,
-            method=setting.method,
-            max_steps=MOST_STEPS.get(setting.method),
-            init=init,
-        )
-        return answers_of(s)
+def _one(setting: Setting, cost, a, b, epsilon, rho_a, rho_b, x, y, init=None):
+    s = jaxsns.solve(
+        geometry_of(setting, cost, x, y),
+        a,
+        b,
+        epsilon=epsilon,
+        rho_a=rho_a,
+        rho_b=rho_b,
+        method=setting.method,
+        max_steps=MOST_STEPS.get(setting.method),
+        init=init,
+    )
+    return answers_of(s)
 
-    arguments = cost, a, b, epsilon, rho_a, rho_b, x, y, init
-    return jax.vmap(one, in_axes=axes)(*arguments)
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run(setting: Setting, axes, *arguments):
+    return jax.vmap(functools.partial(_one, setting), in_axes=axes)(*arguments)
 
 
 def solve(setting: Setting, lanes: Lanes, init=None) -> Answers:
@@ -78,17 +78,5 @@ def solve(setting: Setting, lanes: Lanes, init=None) -> Answers:
 
 def alone(setting: Setting, lanes: Lanes) -> Answers:
     """Solve the only lane there is as a user does: outside `jit`, values known."""
-    cost, a, b, epsilon, rho_a, rho_b, x, y = (
-        None if v is None else v[0] for v in lanes[1:]
-    )
-    s = jaxsns.solve(
-        geometry_of(setting, cost, x, y),
-        a,
-        b,
-        epsilon=epsilon,
-        rho_a=rho_a,
-        rho_b=rho_b,
-        method=setting.method,
-        max_steps=MOST_STEPS.get(setting.method),
-    )
-    return Answers(*(np.asarray(v)[None] for v in answers_of(s)))
+    own = (None if v is None else v[0] for v in lanes[1:])
+    return Answers(*(np.asarray(v)[None] for v in _one(setting, *own)))
