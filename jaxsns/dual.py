@@ -77,7 +77,10 @@ def marginal_errors(problem: Problem, f: jax.Array, g: jax.Array):
     columns if that is less: the same for a problem and its transpose, and no less
     than either.
     """
-    rows, columns = marginals(problem, f, g)
+    return _errors(problem, f, g, *marginals(problem, f, g))
+
+
+def _errors(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
     a, b = wanted(problem, f, g)
     total = jnp.minimum(jnp.sum(a), jnp.sum(b))
     row_error = jnp.sum(jnp.abs(rows - a)) / total
@@ -250,6 +253,5 @@ def judged_on_kernel(problem: Problem, absorbed: Absorbed, f: jax.Array, g: jax.
     y = jnp.where(some, (g - shift + absorbed.top) / problem.epsilon, low)
     rows = rows_for(absorbed.kernel, x, y)
     columns = jnp.exp(y) * absorbed.kernel.transpose_times(jnp.exp(x))
-    a, b = wanted(problem, f, g)
-    missing = jnp.sum(jnp.abs(rows - a)) + jnp.sum(jnp.abs(columns - b))
-    return f, g, missing / jnp.minimum(jnp.sum(a), jnp.sum(b))
+    row_error, column_error = _errors(problem, f, g, rows, columns)
+    return f, g, row_error + column_error
