@@ -22,6 +22,8 @@ from jaxsns.linear import cholesky, lapack
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import default_shift, matmul, unit_roundoff
 
+STRIPES = 4  # in which the matrix is built before it is factorised
+
 
 class NewtonSystem(NamedTuple):
     """A above, as a kernel and the scalings around it: Q = diag(left) K diag(right)."""
@@ -124,15 +126,39 @@ def factorise(system: NewtonSystem) -> jax.Array:
 
     O(n^2 m + n^3 / 3) time, in half the time of float64. NaN if it fails.
     """
+    return _factor(system, jnp.dtype(jnp.float32))
+
+
+def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
+    """[n, n] factor of A, which is built in stripes of rows: two of them at a time.
+
+    The matrix is flat up to its last row, so that LAPACK's order by columns is not a
+    copy: it is symmetric.
+    """
     assert isinstance(system.kernel, DenseKernel)
-    # The scalings reach further than float32: what they make of the kernel does not.
-    q = system.left[:, None] * system.kernel.matrix * system.right[None, :]
-    q = q.astype(jnp.float32)
-    gram = matmul(q, q.T)
-    pin = system.pin.astype(jnp.float32)
-    extra = (system.unit + system.shift).astype(jnp.float32)
-    extra = jnp.full_like(pin, extra + default_shift(jnp.dtype(jnp.float32)))
-    return cholesky.factorise(jnp.diag(extra) - gram + pin[:, None] * pin[None, :])
+    k, left, right, pin = system.kernel.matrix, system.left, system.right, system.pin
+    same = dtype == k.dtype
+    if not same:
+        # The scalings reach further than float32: what they make of K does not.
+        k, left = (left[:, None] * k * right[None, :]).astype(dtype), jnp.ones_like(pin)
+    left, pin = left.astype(dtype), pin.astype(dtype)
+    unit = (system.unit + system.shift).astype(dtype) + default_shift(dtype)
+    n = k.shape[0]
+    height = -(-n // STRIPES)
+    columns = jnp.arange(n)
+
+    def stripe(i: jax.Array, matrix: jax.Array) -> jax.Array:
+        start = jnp.minimum(i * height, n - height)  # the last ones may overlap
+        rows = start + jnp.arange(height)
+        part = jax.lax.dynamic_slice_in_dim(k, start, height)
+        part = left[rows, None] * part * right[None, :] ** 2 if same else part
+        part = matmul(part, k.T) * left[None, :]
+        diagonal = jnp.where(rows[:, None] == columns[None, :], unit, 0)
+        part = diagonal - part + pin[rows, None] * pin[None, :]
+        return jax.lax.dynamic_update_slice(matrix, part.ravel(), (start * n,))
+
+    matrix = jax.lax.fori_loop(0, STRIPES, stripe, jnp.zeros(n * n, dtype))
+    return cholesky.factorise(matrix.reshape(n, n).T)
 
 
 def solve_factored(
@@ -163,14 +189,9 @@ def solve_cholesky(
 ) -> jax.Array:
     """Solve by Cholesky with the tiny relative shift that split plans need, [n].
 
-    O(n^2 m + n^3 / 3) time, two more [n, n] arrays. NaN if the factorisation fails.
+    O(n^2 m + n^3 / 3) time, one more [n, n] array. NaN if the factorisation fails.
     """
-    assert isinstance(system.kernel, DenseKernel)
-    gram = system.kernel.gram(system.left, system.right)
-    extra = 1 + system.shift + default_shift(rhs.dtype)
-    matrix = jnp.diag(jnp.full_like(rhs, extra)) - gram
-    matrix = matrix + system.pin[:, None] * system.pin[None, :]
-    factor = cholesky.factorise(matrix)
+    factor = _factor(system, rhs.dtype)
     return cholesky.refined_solve(
         factor, lambda v: product(system, v), rhs, refinements
     )

@@ -20,7 +20,6 @@ from jaxsns.newton_system import NewtonSystem
 
 SIZES = (8, 16, 32)  # entries kept of each row and each column
 THETA = 0.1  # share of the dropped mass that stays on the diagonal
-SMALLEST = 2_000_000  # entries; below, a factorisation costs no more than `top_k`
 SPEED = 12  # times as long as in a dense product an entry takes in a sparse one
 
 
@@ -38,11 +37,6 @@ def sizes(n: int, m: int) -> tuple[int, ...]:
     """Numbers of entries for which a sparse product is cheaper than a dense one."""
     cheap = tuple(k for k in SIZES if SPEED * k * (n + m) <= n * m)
     return cheap or (min(SIZES[0], n, m),)
-
-
-def pays(n: int, m: int) -> bool:
-    """Whether matrices are so large that looking for the largest entries can pay."""
-    return n * m >= SMALLEST
 
 
 def nothing(n: int, m: int, dtype: jnp.dtype) -> Pattern:

@@ -68,6 +68,7 @@ ORDER = [
     "solvers.symmetric",
     "solvers.bregman",
     "solvers.direction",
+    "solvers.factored",
     "solvers.newton_steps",
     "solvers.newton",
     "solvers.sns",

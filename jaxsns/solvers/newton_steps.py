@@ -25,7 +25,7 @@ from jaxsns.history import StepKind
 from jaxsns.journal import Journal
 from jaxsns.marginal import Target
 from jaxsns.numerics import largest_scaling, unit_roundoff
-from jaxsns.solvers import direction
+from jaxsns.solvers import direction, factored
 from jaxsns.solvers.iteration import Counts
 
 FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
@@ -138,6 +138,13 @@ def _there(setting: Setting, point: Point) -> direction.Point:
     )
 
 
+def _equations(setting: Setting, s: Inner):
+    """What the equations of a direction need: point, residual, shift, target."""
+    point = s.point
+    residual = setting.rows.at(point.x) - point.rows
+    return _there(setting, point), residual, s.mu * point.error, setting.target
+
+
 @jax.named_scope("sweep")
 def _sweep(setting: Setting, point: Point) -> Point:
     real = setting.rows.real
@@ -148,19 +155,14 @@ def _sweep(setting: Setting, point: Point) -> Point:
 
 @jax.named_scope("newton")
 def _newton(
-    options: NewtonOptions, setting: Setting, factor: jax.Array, s: Inner
+    options: NewtonOptions, setting: Setting, factor: jax.Array | None, s: Inner
 ) -> tuple[Inner, Taken]:
     """One direction, then trials of shrinking length; no move if none is good."""
     old = s.point
-    found = direction.find(
-        options.linear_solver,
-        _there(setting, old),
-        setting.rows.at(old.x) - old.rows,
-        s.mu * old.error,
-        setting.target,
-        s.way,
-        factor,
-    )
+    if factor is None:
+        found = direction.find(options.linear_solver, *_equations(setting, s), s.way)
+    else:
+        found = factored.find(*_equations(setting, s), s.way, factor)
     dx, slope, curvature = found.dx, found.slope, found.curvature
     mean = dual.weighted(setting.rows.mass, dx) / setting.total
     dx = dx - jnp.where(setting.gauge & setting.rows.real, mean, 0)
@@ -198,7 +200,10 @@ def _newton(
         linear_steps=found.products,
         sparse_steps=found.sparse_products,
     )
-    way = direction.after(found.way, accepted)
+    way = found.way
+    if factor is not None:
+        kind = jnp.where(accepted, way.kind, factored.worse(s.way.kind))
+        way = way._replace(kind=kind)
     taken = Taken(found.kind, s.mu * old.error, found.kept)
     return s._replace(point=point, mu=mu, way=way, counts=counts), taken
 
@@ -208,7 +213,7 @@ def _step(
     setting: Setting,
     begun: jax.Array,
     going: Callable[[Inner], jax.Array],
-    factor: jax.Array,
+    factor: jax.Array | None,
     s: Inner,
 ) -> Inner:
     """A Newton step if it pays, and a sweep."""
@@ -278,22 +283,24 @@ def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
 def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
     """Step until the target is met, the kernel used up, or nothing moves."""
     more = functools.partial(_more, options, setting)
-    step = functools.partial(_step, options, setting, start.step)
-    n = start.point.x.shape[0]
-    if not direction.may_factorise(options.linear_solver, n):
-        without = functools.partial(step, more, direction.no_factor(0))
-        return jax.lax.while_loop(more, without, start)
+
+    def run(going, factor: jax.Array | None, s: Inner, options=options) -> Inner:
+        step = functools.partial(_step, options, setting, start.step, going, factor)
+        return jax.lax.while_loop(going, step, s)
+
+    # Loops of their own: carried through one, a factor would be copied each step.
+    without = lambda s: more(s) & (s.way.kind != direction.WANTED)
+    end = run(without, None, start)
+    if not direction.may_factorise(options.linear_solver, start.point.x.shape[0]):
+        return end
 
     def phase(s: Inner) -> Inner:
-        """Step up to where a factor is wanted, or from there on with it."""
-        # A loop of its own: carried through one, a factor would be copied each step.
-        factored = s.way.kind == direction.FACTORED
-        factor = jax.lax.cond(
-            factored,
-            lambda: direction.factor_at(_there(setting, s.point), s.mu * s.point.error),
-            lambda: direction.no_factor(n),
-        )
-        going = lambda t: more(t) & ((t.way.kind == direction.FACTORED) == factored)
-        return jax.lax.while_loop(going, functools.partial(step, going, factor), s)
+        """From where a factor is wanted up to where it does not do any more."""
+        factor = factored.factor_at(*_equations(setting, s))
+        return run(useful, factor, s._replace(way=factored.with_factor(s.way)))
 
-    return jax.lax.while_loop(more, phase, start)
+    indirect = lambda s: more(s) & (s.way.kind != direction.DIRECT)
+    useful = lambda s: indirect(s) & (s.way.kind != direction.WANTED)
+    end = jax.lax.while_loop(indirect, phase, end)
+    direct = dataclasses.replace(options, linear_solver="cholesky")
+    return run(more, None, end, direct)
