@@ -47,9 +47,17 @@ def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
 
 
 def update(
-    problem: Problem, options: NewtonOptions, state: NewtonState, last: ArrayLike = True
+    problem: Problem,
+    options: NewtonOptions,
+    state: NewtonState,
+    last: ArrayLike = True,
+    trying: ArrayLike = False,
 ) -> NewtonState:
-    """Absorb, step on the kernel, and at the last epsilon judge what came of it."""
+    """Absorb, step on the kernel, and at the last epsilon judge what came of it.
+
+    If only `trying`, the kernel is left after the first sweeps unless they promise
+    that the rest will be quick.
+    """
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
     absorbed = dual.absorb(problem, dual.translated(problem, state.f, state.g))
@@ -63,6 +71,7 @@ def update(
         gauge=hard(problem),
         total=jnp.sum(absorbed.row_target.mass),
         target=goal(tolerance),
+        trying=jnp.asarray(trying),
     )
 
     point = newton_steps.Point(

@@ -32,6 +32,7 @@ FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
 SHRINK = 0.4  # of the step, at each backtrack
 TRIALS = 6
 IDLE = 4  # steps without progress after which a kernel is left
+FAST = 0.7  # contraction of the last of the first sweeps, up to which a path costs more
 FIRST_MU, LEAST_MU, GROW_MU = 0.1, 0.01, 4.0
 
 
@@ -107,6 +108,7 @@ class Setting(NamedTuple):
     gauge: jax.Array  # [] bool: a constant may be added to x
     total: jax.Array  # [] mass, to which rounding of gains is relative
     target: jax.Array  # [] error to reach
+    trying: jax.Array  # [] bool: go on only where sweeps contract fast
 
 
 def at(setting: Setting, x: jax.Array) -> Point:
@@ -273,16 +275,19 @@ def begin(
     )
 
 
-def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
+def _more(
+    options: NewtonOptions, setting: Setting, begun: jax.Array, s: Inner
+) -> jax.Array:
     """[] bool: whether there is another step to be made on this kernel."""
+    slow = setting.trying & (s.step - begun == FIRST_SWEEPS) & (s.contraction > FAST)
     small = jnp.max(jnp.abs(s.point.x)) <= largest_scaling(s.point.x.dtype)
     more = (s.point.error > setting.target) & (s.step < options.max_steps)
-    return more & small & (s.idle < IDLE)
+    return more & small & (s.idle < IDLE) & ~slow
 
 
 def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
     """Step until the target is met, the kernel used up, or nothing moves."""
-    more = functools.partial(_more, options, setting)
+    more = functools.partial(_more, options, setting, start.step)
 
     def run(going, factor: jax.Array | None, s: Inner, options=options) -> Inner:
         step = functools.partial(_step, options, setting, start.step, going, factor)
