@@ -110,10 +110,14 @@ def test_kinds_and_counts_are_those_of_the_steps(method, kinds):
     sparse = np.isin(rows["kind"], [StepKind.SPARSE, StepKind.PRECONDITIONED])
     assert np.all(rows["kept"][sparse] < 1)
     assert np.all(rows["kept"][~sparse] == 1)
-    assert np.all(np.diff(rows["epsilon"]) <= 0)
+    # First without a path, by sweeps; then down to the wanted epsilon.
+    path = rows["epsilon"][np.argmax(rows["epsilon"] > epsilon) :]
+    assert np.all(rows["epsilon"] >= epsilon)
+    assert np.all(np.diff(path) <= 0)
+    assert not newton[: len(newton) - len(path)].any()
     assert rows["epsilon"][-1] == epsilon
     if isinstance(method, NewtonOptions):
-        assert rows["epsilon"][0] > epsilon  # the path
+        assert rows["epsilon"][3] > epsilon  # the path, after three sweeps
 
 
 def test_share_of_kept_entries_is_that_of_the_union():

@@ -108,7 +108,7 @@ class Setting(NamedTuple):
     gauge: jax.Array  # [] bool: a constant may be added to x
     total: jax.Array  # [] mass, to which rounding of gains is relative
     target: jax.Array  # [] error to reach
-    trying: jax.Array  # [] bool: go on only where sweeps contract fast
+    trying: jax.Array | bool = False  # go on only where sweeps contract fast
 
 
 def at(setting: Setting, x: jax.Array) -> Point:
