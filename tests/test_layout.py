@@ -69,6 +69,7 @@ ORDER = [
     "solvers.bregman",
     "solvers.direction",
     "solvers.factored",
+    "solvers.newton_options",
     "solvers.newton_steps",
     "solvers.newton",
     "solvers.sns",

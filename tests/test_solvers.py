@@ -151,6 +151,31 @@ def test_auto_uses_newton_only_when_it_pays():
     assert hard.converged
 
 
+def test_no_path_where_the_first_sweeps_contract_fast():
+    """Random costs, and points: both far below the epsilon from which paths begin."""
+    cost, a, b = problems.assignment(400)
+    epsilon = 1 / 450
+    direct = jaxsns.solve(cost, a, b, epsilon=epsilon, tolerance=1e-10, history=True)
+    assert direct.converged
+    assert np.all(direct.history.rows()["epsilon"] == epsilon)
+    assert int(direct.counts.passes) <= 2
+    method = NewtonOptions(linear_solver="cg")
+    other = jaxsns.solve(cost, a, b, epsilon=epsilon, tolerance=1e-10, method=method)
+    np.testing.assert_allclose(direct.plan(), other.plan(), atol=1e-11)
+    assert references.error(cost, a, b, direct.f, direct.g, epsilon) <= 1.05e-10
+
+    x, y = np.random.default_rng(0).normal(size=(2, 60, 2))
+    points = ((x[:, None] - y[None]) ** 2).sum(-1)
+    epsilon = points.max() / 450
+    s = jaxsns.solve(points, epsilon=epsilon, tolerance=1e-10, history=True)
+    assert s.converged
+    levels = s.history.rows()["epsilon"]
+    assert np.all(levels[:3] == epsilon)
+    assert levels[3] > 30 * epsilon
+    even = np.full(60, 1 / 60)
+    assert references.error(points, even, even, s.f, s.g, epsilon) <= 1.05e-10
+
+
 def test_slow_cg_hands_over_to_cholesky():
     """epsilon = 1e-4: CG alone needs thousands of products, auto far fewer."""
     cost, a, b = problems.assignment(300)

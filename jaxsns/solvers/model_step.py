@@ -13,6 +13,7 @@ from jaxsns.near_kernel import Pattern
 from jaxsns.problem import Problem, hard
 from jaxsns.solvers import newton_steps
 from jaxsns.solvers.iteration import Counts
+from jaxsns.solvers.newton_options import NewtonOptions
 
 SHARE = 0.05  # of the error, to which the model is solved
 STEPS = 40  # of Newton's method on one model, at most
@@ -46,7 +47,7 @@ def solve(
         seen.flow,
         shapes,
     )
-    options = newton_steps.NewtonOptions(linear_solver="cg", max_steps=STEPS)
+    options = NewtonOptions(linear_solver="cg", max_steps=STEPS)
     aim = jnp.maximum(SHARE * seen.error, 0.3 * target)
     zero = jnp.asarray(0, jnp.int32)
 

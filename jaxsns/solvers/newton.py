@@ -17,7 +17,7 @@ from jaxsns.numerics import goal
 from jaxsns.problem import Problem, hard
 from jaxsns.solvers import direction, iteration, newton_steps
 from jaxsns.solvers.iteration import Counts
-from jaxsns.solvers.newton_steps import NewtonOptions as NewtonOptions
+from jaxsns.solvers.newton_options import NewtonOptions as NewtonOptions
 from jaxsns.status import Status, code
 
 

@@ -27,6 +27,7 @@ from jaxsns.marginal import Target
 from jaxsns.numerics import largest_scaling, unit_roundoff
 from jaxsns.solvers import direction, factored
 from jaxsns.solvers.iteration import Counts
+from jaxsns.solvers.newton_options import NewtonOptions
 
 FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
 SHRINK = 0.4  # of the step, at each backtrack
@@ -34,38 +35,6 @@ TRIALS = 6
 IDLE = 4  # steps without progress after which a kernel is left
 FAST = 0.7  # contraction of the last of the first sweeps, up to which a path costs more
 FIRST_MU, LEAST_MU, GROW_MU = 0.1, 0.01, 4.0
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("tolerance", "max_steps", "patience"),
-    meta_fields=("linear_solver",),
-)
-@dataclasses.dataclass(frozen=True)
-class NewtonOptions:
-    """Numbers are data; the linear solver changes the program.
-
-    Attributes:
-      tolerance: relative L1 error of both marginals.
-      max_steps: sweeps, each with or without a Newton step before it.
-      patience: sweeps that are made rather than a Newton step, if the measured
-        contraction says that so many will do.
-      linear_solver: "auto", "cg", "sparse" or "cholesky".
-    """
-
-    tolerance: float | jax.Array = 1e-9
-    max_steps: int | jax.Array = 1000
-    patience: float | jax.Array = 0.0
-    linear_solver: str = "auto"
-
-    def __post_init__(self):
-        """Refuse an unknown linear solver."""
-        known = direction.LINEAR_SOLVERS
-        if self.linear_solver not in known:
-            names = ", ".join(repr(name) for name in known)
-            raise ValueError(
-                f"linear_solver must be one of {names}; got {self.linear_solver!r}"
-            )
 
 
 class Point(NamedTuple):
