@@ -22,7 +22,8 @@ from jaxsns.linear import cholesky, lapack
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import default_shift, matmul, unit_roundoff
 
-STRIPES = 4  # in which the matrix is built before it is factorised
+STRIPES = 4  # in which a matrix is built before it is factorised
+WHOLE = 128  # rows, up to which it is built at once: less to compile
 
 
 class NewtonSystem(NamedTuple):
@@ -137,13 +138,15 @@ def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
     """
     assert isinstance(system.kernel, DenseKernel)
     k, left, right, pin = system.kernel.matrix, system.left, system.right, system.pin
-    same = dtype == k.dtype
-    if not same:
-        # The scalings reach further than float32: what they make of K does not.
-        k, left = (left[:, None] * k * right[None, :]).astype(dtype), jnp.ones_like(pin)
-    left, pin = left.astype(dtype), pin.astype(dtype)
+    n, same = k.shape[0], dtype == k.dtype
     unit = (system.unit + system.shift).astype(dtype) + default_shift(dtype)
-    n = k.shape[0]
+    if n <= WHOLE or not same:
+        # The scalings reach further than float32: what they make of K does not.
+        k = (left[:, None] * k * right[None, :]).astype(dtype)
+    pin = pin.astype(dtype)
+    if n <= WHOLE:
+        matrix = jnp.diag(jnp.full_like(pin, unit)) - matmul(k, k.T)
+        return cholesky.factorise(matrix + pin[:, None] * pin[None, :])
     height = -(-n // STRIPES)
     columns = jnp.arange(n)
 
@@ -152,7 +155,8 @@ def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
         rows = start + jnp.arange(height)
         part = jax.lax.dynamic_slice_in_dim(k, start, height)
         part = left[rows, None] * part * right[None, :] ** 2 if same else part
-        part = matmul(part, k.T) * left[None, :]
+        part = matmul(part, k.T)
+        part = part * left[None, :] if same else part
         diagonal = jnp.where(rows[:, None] == columns[None, :], unit, 0)
         part = diagonal - part + pin[rows, None] * pin[None, :]
         return jax.lax.dynamic_update_slice(matrix, part.ravel(), (start * n,))

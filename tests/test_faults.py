@@ -120,7 +120,7 @@ def test_a_factor_that_misleads_is_given_up(monkeypatch, result):
         newton_system, "solve_factored", lambda s, factor, rhs, *_: end(rhs)
     )
     jax.clear_caches()
-    x, y = R.normal(size=(80, 10)), R.normal(size=(80, 10))
+    x, y = R.normal(size=(140, 10)), R.normal(size=(140, 10))
     cost = ((x[:, None] - y[None]) ** 2).sum(-1)
     epsilon = cost.max() / 1200
     s = jaxsns.solve(cost, epsilon=epsilon, method="newton", history=True)
@@ -129,7 +129,7 @@ def test_a_factor_that_misleads_is_given_up(monkeypatch, result):
     assert s.converged
     assert int(s.counts.sweeps) < 60  # 997 and MAX_STEPS where it was believed
     assert jaxsns.StepKind.CHOLESKY in s.history.rows()["kind"]
-    even = np.full(80, 1 / 80)
+    even = np.full(140, 1 / 140)
     assert references.error(cost, even, even, s.f, s.g, epsilon) < 1.1e-10
 
 

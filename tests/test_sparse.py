@@ -234,7 +234,7 @@ def test_a_solve_with_sparse_directions_gives_the_same_plan(name):
 
 
 def test_auto_looks_for_sparsity_where_a_factor_would_cost_more(monkeypatch):
-    point = _point(120, 130, sparse=True, error=1e-3)
+    point = _point(140, 150, sparse=True, error=1e-3)
     found, _ = _find(point, direction.UNJUDGED, solver="auto")
     assert int(found.way.kind) in (direction.UNJUDGED, direction.WANTED)
     assert not direction.may_be_sparse("auto", 8192)

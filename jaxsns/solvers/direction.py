@@ -22,7 +22,7 @@ from jaxsns.newton_system import NewtonSystem
 from jaxsns.sparse_system import Pattern
 
 LINEAR_SOLVERS = ("auto", "cg", "sparse", "cholesky")
-ALWAYS_CHOLESKY, LARGEST_FACTORED = 64, 8192  # rows; between them if CG is slow
+ALWAYS_CHOLESKY, LARGEST_FACTORED = 128, 8192  # rows; between them if CG is slow
 MOST_STEPS = 10_000  # of conjugate gradients
 MANY_PRODUCTS = 500  # and 2 a row, where there is nothing but conjugate gradients
 # Products above which a float32 factor costs less: 10, and 1 for 50 rows.
