@@ -27,7 +27,7 @@ WARM_ERROR = 0.5  # an initial potential with a larger marginal error is not tru
 DIRECT = 40.0  # times FIRST_EPSILON's epsilon over ours: up to it a path costs more
 
 S = TypeVar("S", bound=Any)
-Update = Callable[[Problem, Any, S, jax.Array], S]
+Update = Callable[..., S]  # of problem, options, state and whether it is the last level
 
 
 class PathState(NamedTuple):
