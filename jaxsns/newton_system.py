@@ -131,10 +131,10 @@ def factorise(system: NewtonSystem) -> jax.Array:
 
 
 def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
-    """[n, n] factor of A, which is built in stripes of rows: two of them at a time.
+    """[n, n] factor of A, which is built in place, a stripe of rows at a time.
 
-    The matrix is flat up to its last row, so that LAPACK's order by columns is not a
-    copy: it is symmetric.
+    It is built flat: rows one by one are columns one by one, as it is symmetric, and
+    so XLA has no order to choose and no transposed copy to make for LAPACK.
     """
     assert isinstance(system.kernel, DenseKernel)
     k, left, right, pin = system.kernel.matrix, system.left, system.right, system.pin
