@@ -133,8 +133,8 @@ def factorise(system: NewtonSystem) -> jax.Array:
 def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
     """[n, n] factor of A, which is built in place, a stripe of rows at a time.
 
-    It is built flat: rows one by one are columns one by one, as it is symmetric, and
-    so XLA has no order to choose and no transposed copy to make for LAPACK.
+    It is built flat, so that XLA has no order to choose: as A is symmetric, its rows
+    one by one are the columns that LAPACK wants. XLA makes a copy of it all the same.
     """
     assert isinstance(system.kernel, DenseKernel)
     k, left, right, pin = system.kernel.matrix, system.left, system.right, system.pin
@@ -193,7 +193,7 @@ def solve_cholesky(
 ) -> jax.Array:
     """Solve by Cholesky with the tiny relative shift that split plans need, [n].
 
-    O(n^2 m + n^3 / 3) time, one more [n, n] array. NaN if the factorisation fails.
+    O(n^2 m + n^3 / 3) time, two more [n, n] arrays. NaN if the factorisation fails.
     """
     factor = _factor(system, rhs.dtype)
     return cholesky.refined_solve(
