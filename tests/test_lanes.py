@@ -54,6 +54,19 @@ def test_tiny_problems_in_step_get_the_answers_of_a_loop(shape):
         np.testing.assert_allclose(batch.plan()[k], alone.plan(), atol=1e-9)
 
 
+def test_the_worst_of_many_float32_lanes_keeps_a_tolerance_near_rounding():
+    """Of 1e5 lanes about ten were right to 1.1e-6 and said to be within 1e-6."""
+    costs = np.random.default_rng(0).normal(size=(100_000, 4, 4)).astype(np.float32)
+    masses = jnp.ones(4, jnp.float32)
+    run = lambda c: jaxsns.solve(c, masses, masses, epsilon=1.0, tolerance=1e-6)
+    batch = jax.jit(jax.vmap(run))(jnp.asarray(costs))
+    assert np.all(np.asarray(batch.status) == Status.CONVERGED)
+    f, g = np.asarray(batch.f, np.float64), np.asarray(batch.g, np.float64)
+    plan = np.exp(f[:, :, None] + g[:, None, :] - costs)
+    error = np.abs(plan.sum(2) - 1).sum(1) + np.abs(plan.sum(1) - 1).sum(1)
+    assert np.max(error / 4) <= 1e-6  # 8.8e-7 with seeds 0 to 2
+
+
 def test_a_lane_in_step_does_not_depend_on_its_neighbours():
     costs = jnp.asarray(R.normal(size=(2, 6, 6)))
     run = jax.jit(jax.vmap(lambda c, e: jaxsns.solve(c, epsilon=e)))
