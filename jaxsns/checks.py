@@ -65,7 +65,9 @@ def check_values(problem: Problem) -> None:
     """Raise ValueError for bad values in whatever is not traced; name the argument."""
     for name, array in problem.geometry.arrays.items():
         if not is_traced(array):
-            bad = ~np.isfinite(np.asarray(array))
+            host = np.asarray(array)
+            # +inf in a matrix of costs forbids a pair.
+            bad = ~np.isfinite(host) & ~((name == "cost") & (host == np.inf))
             require(
                 not bad.any(),
                 lambda n=name, w=bad: (

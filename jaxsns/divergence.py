@@ -78,7 +78,7 @@ def _with_reference(problem: Problem) -> Problem:
         return jnp.where(mass > 0, -problem.epsilon * safe_log(mass), far)
 
     rows, columns = less(problem.a)[:, None], less(problem.b)[None, :]
-    cost = jnp.minimum(problem.geometry.dense().cost + rows + columns, far)
+    cost = jnp.minimum(problem.geometry.dense().entries + rows + columns, far)
     return dataclasses.replace(problem, geometry=Dense(cost))
 
 

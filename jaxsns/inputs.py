@@ -14,7 +14,7 @@ from jaxsns.geometry import (
     Grid,
     PointCloud,
 )
-from jaxsns.numerics import forbidden, is_forbidden
+from jaxsns.numerics import forbidden, permitted_costs
 from jaxsns.problem import Problem
 from jaxsns.scales import check_scale, statistic
 
@@ -64,22 +64,16 @@ def _as_geometry(cost: Any) -> Dense | PointCloud | Grid:
     return Dense(matrix)
 
 
-def _with_forbidden(
-    geometry: Dense | PointCloud | Grid,
-) -> Dense | PointCloud | Grid:
-    """In the dtype of the solve, +inf as the number that stands for it there.
+def _check_size(geometry: Dense | PointCloud | Grid) -> None:
+    """Raise for costs that could be taken for forbidden pairs, where they are known.
 
-    It is finite, which keeps 0 * inf out of everything. Other costs that large would
-    pass for forbidden pairs, or be dearer than those: they count as not finite.
+    Traced ones become NaN where they are read (`numerics.permitted_costs`).
     """
-    if not isinstance(geometry, Dense):
-        return geometry
-    if is_traced(geometry.cost):
-        return Dense(_marked(geometry.cost)[0])
+    if not isinstance(geometry, Dense) or is_traced(geometry.cost):
+        return
     with jax.ensure_compile_time_eval():  # known costs, perhaps in a traced function
-        if bool(_all_ordinary(geometry.cost)):
-            return geometry
-        cost, large = _marked(geometry.cost)
+        cost = geometry.cost
+        large = jnp.nan if bool(_all_ordinary(cost)) else _too_large(cost)
     require(
         not np.isfinite(large),
         lambda: (
@@ -87,7 +81,6 @@ def _with_forbidden(
             f"(divide costs and epsilon by a number); got {large}"
         ),
     )
-    return Dense(cost)
 
 
 # Compiled, since one by one these operations took longer than all other checks.
@@ -97,14 +90,11 @@ def _all_ordinary(cost: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _marked(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[n, m] costs, and [] the largest that is too large, NaN if none is."""
-    far = forbidden(cost.dtype)
-    cost = jnp.where(cost == jnp.inf, far, cost)
-    large = is_forbidden(jnp.abs(cost)) & jnp.isfinite(cost) & (cost != far)
+def _too_large(cost: jax.Array) -> jax.Array:
+    """[] the largest finite cost that is too large, NaN if none is."""
+    large = jnp.isnan(permitted_costs(cost)) & jnp.isfinite(cost)
     worst = jnp.max(jnp.where(large, jnp.abs(cost), -jnp.inf))
-    worst = jnp.where(worst > 0, worst, jnp.nan)
-    return jnp.where(large, jnp.nan, cost), worst
+    return jnp.where(worst > 0, worst, jnp.nan)
 
 
 def _as_axes(name: str, value: Any, rank: int) -> tuple[jax.Array, ...]:
@@ -227,7 +217,8 @@ def make_problem(
     masses_b = _as_masses("b", b, "m", m, (n, m))
     given = [x for x in (masses_a, masses_b) if x is not None]
     dtype = np.result_type(geometry.dtype, *[x.dtype for x in given])
-    geometry = _with_forbidden(geometry.astype(dtype))
+    geometry = geometry.astype(dtype)
+    _check_size(geometry)
     total = jnp.asarray(1, dtype)
     if masses_a is None and masses_b is not None:
         total = jnp.sum(masses_b.astype(dtype))

@@ -15,7 +15,7 @@ def _log_conditional(solution: Solution, axis: int) -> jax.Array:
     """[n, m] log of the plan's rows over their mass ([m, n] of columns, axis=0)."""
     problem = solution.problem
     f, g = arguments.potentials(solution)
-    cost = problem.geometry.dense().cost
+    cost = problem.geometry.dense().entries
     # The own potential cancels, so it needs no derivative.
     reduced = g[None, :] - cost if axis == 1 else f[None, :] - cost.T
     return jax.nn.log_softmax(reduced / problem.epsilon, axis=1)

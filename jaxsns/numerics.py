@@ -71,6 +71,17 @@ def is_forbidden(cost: jax.Array) -> jax.Array:
     return cost >= 1e-5 * forbidden(cost.dtype)
 
 
+def permitted_costs(cost: jax.Array) -> jax.Array:
+    """Costs with the number that stands for +inf, and NaN where they are too large.
+
+    The number is finite, which keeps 0 * inf out of everything. Other costs that large
+    would pass for forbidden pairs, or be dearer than those.
+    """
+    far = forbidden(cost.dtype)
+    other = jnp.where((cost == jnp.inf) | (cost == far), far, jnp.nan)
+    return jnp.where(jnp.abs(cost) < 1e-5 * far, cost, other)
+
+
 def safe_log(x: jax.Array) -> jax.Array:
     """Logarithm with log(0) = -inf and a zero, not NaN, gradient there."""
     positive = x > 0

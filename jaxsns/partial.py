@@ -145,7 +145,7 @@ def extend(problem: Problem, share: jax.Array, row: bool, column: bool) -> Probl
     else:
         rest_a, rest_b = (1 - share) * jnp.sum(a), (1 - share) * jnp.sum(b)
         a, b = (a, share * b) if column else (share * a, b)
-    cost = problem.geometry.dense().cost
+    cost = problem.geometry.dense().entries
     cost = jnp.pad(cost, ((0, int(row)), (0, int(column))))
     if row and column:
         cost = cost.at[-1, -1].set(forbidden(cost.dtype))

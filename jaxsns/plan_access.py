@@ -39,7 +39,7 @@ def _cost_rows(geometry: Geometry, indices: jax.Array, axis: int) -> jax.Array:
         return cost if axis == 1 else cost.T
     if isinstance(geometry, Grid):
         return (geometry if axis == 1 else geometry.transposed()).rows(indices)
-    cost = geometry.dense().cost
+    cost = geometry.dense().entries
     return cost[indices] if axis == 1 else cost[:, indices].T
 
 

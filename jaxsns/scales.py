@@ -37,7 +37,7 @@ def statistic(
         formed, a, b = formed.transposed(), b, a
     if isinstance(formed, Streamed):
         return _streamed_statistic(name, formed, a, b)
-    cost = formed.cost
+    cost = formed.entries
     real = (a > 0)[:, None] & (b > 0)[None, :] & ~is_forbidden(cost)
     if name == "max":
         return jnp.max(jnp.where(real, cost, -jnp.inf))

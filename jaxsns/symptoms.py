@@ -46,7 +46,7 @@ class Numbers(NamedTuple):
 def bad_values(x: Numbers) -> Found:
     """Values that no solve accepts: they raise, or become a status under `jit`."""
     for name, array in x.arrays.items():
-        bad = ~np.isfinite(array)
+        bad = ~np.isfinite(array) & ~((name == "cost") & (array == np.inf))
         if bad.any():
             where = tuple(int(i) for i in np.argwhere(bad)[0])
             yield (

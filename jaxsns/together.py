@@ -113,7 +113,7 @@ def _chunk(path: bool, work, arguments, before: Outcome | None = None) -> Outcom
     problem, options, init = arguments
     given = jax.vmap(input_status)(problem, options)
     fine = given == code(Status.RUNNING)
-    cost = jax.vmap(lambda p: p.geometry.dense().cost)(problem)
+    cost = jax.vmap(lambda p: p.geometry.dense().entries)(problem)
     a, b = problem.a.T, problem.b.T
     cost = jnp.moveaxis(cost, 0, -1)
     swapped = cost.shape[0] > cost.shape[1]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.numerics import matmul, smallest_kept
+from jaxsns.numerics import matmul, permitted_costs, smallest_kept
 
 
 class Largest(NamedTuple):
@@ -39,6 +39,22 @@ class Dense:
         """The arrays behind it by name, for checks of their values."""
         return {"cost": self.cost}
 
+    @property
+    def entries(self) -> jax.Array:
+        """[n, m] costs as they are computed with: see `permitted_costs`.
+
+        Made where they are read, as part of a pass: a copy would cost more than one.
+        """
+        return permitted_costs(self.cost)
+
+    def _read_with(self, potential: jax.Array) -> jax.Array:
+        """`entries` for a pass at a potential.
+
+        XLA takes what does not change out of loops: that would be the copy again.
+        """
+        cost, _ = jax.lax.optimization_barrier((self.cost, potential))
+        return permitted_costs(cost)
+
     def astype(self, dtype: jnp.dtype) -> "Dense":
         """Return the same costs in another dtype."""
         return Dense(jnp.asarray(self.cost, dtype))
@@ -65,12 +81,14 @@ class Dense:
         axis=1: out_i = -epsilon log sum_j exp((g_j - C_ij) / epsilon) for g [m];
         axis=0: the same over i for f [n]. One exponential pass.
         """
-        shifted = (jnp.expand_dims(potential, 1 - axis) - self.cost) / epsilon
+        shifted = (
+            jnp.expand_dims(potential, 1 - axis) - self._read_with(potential)
+        ) / epsilon
         return -epsilon * jax.nn.logsumexp(shifted, axis=axis)
 
     def log_plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
         """[n, m] (f_i + g_j - C_ij) / epsilon."""
-        return (f[:, None] + g[None, :] - self.cost) / epsilon
+        return (f[:, None] + g[None, :] - self._read_with(f)) / epsilon
 
     def plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
         """[n, m] exp((f_i + g_j - C_ij) / epsilon), in mass."""
@@ -96,7 +114,7 @@ class Dense:
 
     def transport_cost(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """<C, P>, in cost times mass; one pass."""
-        return jnp.sum(self.cost * self.plan(f, g, epsilon))
+        return jnp.sum(self.entries * self.plan(f, g, epsilon))
 
     def largest(
         self, f: jax.Array, g: jax.Array, epsilon: jax.Array, k: int, axis: int
@@ -118,7 +136,7 @@ class Dense:
         that column sums lie in [1, n]: neither overflow nor an empty column can
         occur, whatever f and epsilon are. One maximum and one exponential pass.
         """
-        reduced = f[:, None] - self.cost
+        reduced = f[:, None] - self._read_with(f)
         top = jnp.max(reduced, axis=0)
         matrix = jnp.exp((reduced - top[None, :]) / epsilon)
         small = smallest_kept(matrix.dtype)

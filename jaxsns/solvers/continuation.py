@@ -43,7 +43,8 @@ def spread(problem: Problem) -> jax.Array:
     """[] largest minus smallest cost of permitted pairs of atoms with mass."""
     if isinstance(problem.geometry, Grid):
         return grid_statistics.spread(problem.geometry, problem.a > 0, problem.b > 0)
-    cost = problem.geometry.dense().cost
+    geometry = problem.geometry.dense()
+    cost = geometry.cost
     # Sums and maxima of columns: XLA's CPU takes 5 times as long for the extremes of a
     # masked matrix, which is more than an exponential pass.
     away = jnp.where(problem.a > 0, 0, -jnp.inf).astype(cost.dtype)[:, None]
@@ -54,11 +55,14 @@ def spread(problem: Problem) -> jax.Array:
         return jnp.max(jnp.where(some, jnp.max(costs + away, axis=0), -jnp.inf))
 
     high = largest(cost)
-    high = jax.lax.cond(
-        is_forbidden(high),
-        lambda: largest(jnp.where(is_forbidden(cost), -jnp.inf, cost)),
-        lambda: high,
-    )
+
+    def permitted() -> jax.Array:
+        entries = geometry.entries
+        return largest(jnp.where(is_forbidden(entries), -jnp.inf, entries))
+
+    # A forbidden pair makes it huge, or in a row without mass NaN.
+    ordinary = ~is_forbidden(high) & ~jnp.isnan(high)
+    high = jax.lax.cond(ordinary, lambda: high, permitted)
     return high - low
 
 

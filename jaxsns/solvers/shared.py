@@ -130,7 +130,7 @@ def run(
     The kernel is built from the least cost of each row: every row and every column
     of it has an entry 1, so that no sum vanishes.
     """
-    base = jnp.min(geometry.cost, axis=1)
+    base = jnp.min(geometry.entries, axis=1)
     kernel, top = geometry.absorb(base, epsilon)
     end = _sweeps(pairs, kernel, _start(pairs, f, base, epsilon))
     return Swept(*_judged(pairs, kernel, base, top, epsilon, end), end.step)
