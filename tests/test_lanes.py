@@ -55,7 +55,7 @@ def test_tiny_problems_in_step_get_the_answers_of_a_loop(shape):
 
 
 def test_the_worst_of_many_float32_lanes_keeps_a_tolerance_near_rounding():
-    """Of 1e5 lanes about ten were right to 1.1e-6 and said to be within 1e-6."""
+    """Of 1e5 lanes 26 were said to be within 1e-6 and were not, by up to 1.1e-6."""
     costs = np.random.default_rng(0).normal(size=(100_000, 4, 4)).astype(np.float32)
     masses = jnp.ones(4, jnp.float32)
     run = lambda c: jaxsns.solve(c, masses, masses, epsilon=1.0, tolerance=1e-6)
