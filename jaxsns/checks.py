@@ -61,13 +61,16 @@ def require(condition: bool, message: Callable[[], str]) -> None:
         raise ValueError(message())
 
 
+def not_finite(name: str, array: np.ndarray) -> np.ndarray:
+    """Where an array of a geometry is bad; a cost of +inf is not: it forbids a pair."""
+    return ~np.isfinite(array) & ~((name == "cost") & (array == np.inf))
+
+
 def check_values(problem: Problem) -> None:
     """Raise ValueError for bad values in whatever is not traced; name the argument."""
     for name, array in problem.geometry.arrays.items():
         if not is_traced(array):
-            host = np.asarray(array)
-            # +inf in a matrix of costs forbids a pair.
-            bad = ~np.isfinite(host) & ~((name == "cost") & (host == np.inf))
+            bad = not_finite(name, np.asarray(array))
             require(
                 not bad.any(),
                 lambda n=name, w=bad: (

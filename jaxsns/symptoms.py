@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxsns.checks import not_finite
 from jaxsns.numerics import forbidden, unit_roundoff
 
 Found = Iterator[tuple[str, str]]
@@ -46,7 +47,7 @@ class Numbers(NamedTuple):
 def bad_values(x: Numbers) -> Found:
     """Values that no solve accepts: they raise, or become a status under `jit`."""
     for name, array in x.arrays.items():
-        bad = ~np.isfinite(array) & ~((name == "cost") & (array == np.inf))
+        bad = not_finite(name, array)
         if bad.any():
             where = tuple(int(i) for i in np.argwhere(bad)[0])
             yield (

@@ -11,9 +11,10 @@ import references
 import jaxsns
 from experiments.drills import checks, problems, solving
 from experiments.drills.problems import Setting
-from jaxsns import NewtonOptions, Status, newton_system
+from jaxsns import Dense, NewtonOptions, Problem, Status, newton_system
 from jaxsns.linear import lanes as lane_algebra
 from jaxsns.linear.conjugate_gradient import CGResult
+from jaxsns.solvers import continuation
 
 LANES = 48  # and settings as in test_properties, whose programs are used again
 R = np.random.default_rng(0)
@@ -238,6 +239,8 @@ def test_a_problem_with_forbidden_pairs_that_comes_out_of_jit_is_solved_again():
     traced = jax.jit(lambda c: jaxsns.solve(c, epsilon=0.1))(cost)
     assert jaxsns.diagnose(traced).names == ()
     again = jaxsns.solve(traced.problem)
+    even = np.full(5, 0.2), np.full(6, 1 / 6)
+    assert references.error(cost, *even, known.f, known.g, 0.1) < 1.1e-10
     for other in (traced, again):
         np.testing.assert_allclose(other.f, known.f, atol=1e-12)
         np.testing.assert_allclose(other.plan(), known.plan(), atol=1e-14)
@@ -245,8 +248,26 @@ def test_a_problem_with_forbidden_pairs_that_comes_out_of_jit_is_solved_again():
     scaled = lambda c: jaxsns.solve(c, epsilon=0.1, scale_cost="mean").plan()
     np.testing.assert_allclose(jax.jit(scaled)(cost), scaled(cost), atol=1e-12)
     empty = np.r_[0.25, 0, 0.25, 0.25, 0.25]  # forbidden pairs in a row without mass
-    masses = lambda c: jaxsns.solve(c, empty, epsilon=1e-4).f
-    np.testing.assert_allclose(jax.jit(masses)(cost), masses(cost), atol=1e-9)
+    s = jax.jit(lambda c: jaxsns.solve(c, empty, epsilon=1e-4))(cost)
+    assert s.converged
+    error = references.error(cost, empty, np.full(6, 1 / 6), s.f, s.g, 1e-4)
+    assert error < 1.1e-10
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_forbidden_pairs_do_not_count_in_the_spread(empty):
+    """Of traced costs, in a row with mass and in one without; a path hangs on it."""
+    cost, a = R.random((5, 6)), np.full(5, 0.2)
+    cost[1, :2] = np.inf
+    if empty:
+        a[1] = 0
+    used = cost[a > 0]
+    used = used[np.isfinite(used)]
+    spread = lambda c: continuation.spread(
+        Problem(Dense(c), jnp.asarray(a), jnp.full(6, 1 / 6), jnp.asarray(1.0))
+    )
+    got = jax.jit(spread)(jnp.asarray(cost))
+    np.testing.assert_allclose(got, used.max() - used.min(), rtol=1e-15)
 
 
 def test_forbidden_pairs_in_float32_with_masses_in_float64():
