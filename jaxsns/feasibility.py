@@ -21,8 +21,9 @@ def _overfull(cost, a, rho_a, b, rho_b, f, slack) -> jax.Array:
     much = jnp.sum(a) + jnp.sum(b)
     can = b if rho_b is None else jnp.where(jnp.isinf(rho_b) | (b <= 0), b, much)
     real = a > 0
-    order = jnp.argsort(jnp.where(real, -f, jnp.inf))
-    rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0]))
+    # int64, as argsort has it, would be two arrays of costs in float32.
+    order = jnp.argsort(jnp.where(real, -f, jnp.inf)).astype(jnp.int32)
+    rank = jnp.zeros_like(order).at[order].set(jnp.arange(f.size, dtype=jnp.int32))
     # A column counts from the first row on that may use it.
     used = ~is_forbidden(cost) & real[:, None]
     last = order.shape[0]
