@@ -11,13 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsns import batching, dual, journal, streaming, together
+from jaxsns import batching, journal, streaming, together
 from jaxsns.geometry import Dense, Flipped, Streamed
 from jaxsns.journal import Lane, Watch
 from jaxsns.methods import METHODS, Options
 from jaxsns.outcome import Outcome, explained, finished, input_status
 from jaxsns.problem import Problem
-from jaxsns.solvers import continuation
+from jaxsns.solvers import continuation, iteration
 from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.status import Status, code
 
@@ -86,13 +86,13 @@ def _alone(
         f, g = (end.g, end.f) if swapped else (end.f, end.g)
         return _finished(given, f, g, end, end.status)
     state = start(problem, f)._replace(journal=record)
-    count = jnp.asarray(0, jnp.int32)
     if path:
-        count = continuation.levels(problem)
-        if init is not None:
-            error = dual.row_error(dual.absorb(problem, state.f))
-            count = jnp.where(error < continuation.WARM_ERROR, 0, count)
-    end = continuation.run(problem, options, state, level, count)
+        ratio = functools.partial(continuation.path_ratio, problem)
+        end = continuation.run(
+            problem, options, state, level, ratio, given=init is not None
+        )
+    else:
+        end = iteration.run(lambda s: level(problem, options, s), state)
     status = explained(problem, end.f, end.g, end.status)
     f, g = (end.g, end.f) if swapped else (end.f, end.g)
     return _finished(given, f, g, end, status)

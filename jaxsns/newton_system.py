@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxsns.geometry.kernel import DenseKernel, Kernel
@@ -133,6 +134,7 @@ def factorise(system: NewtonSystem) -> jax.Array:
 def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
     """[n, n] factor of A, which is built in place, a stripe of rows at a time.
 
+    Only one triangle of it: 5/8 of the products, in four stripes.
     It is built flat, so that XLA has no order to choose: as A is symmetric, its rows
     one by one are the columns that LAPACK wants. XLA makes a copy of it all the same.
     """
@@ -148,21 +150,25 @@ def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
         matrix = jnp.diag(jnp.full_like(pin, unit)) - matmul(k, k.T)
         return cholesky.factorise(matrix + pin[:, None] * pin[None, :])
     height = -(-n // STRIPES)
-    columns = jnp.arange(n)
+    first, second = np.triu_indices(STRIPES)
 
-    def stripe(i: jax.Array, matrix: jax.Array) -> jax.Array:
-        start = jnp.minimum(i * height, n - height)  # the last ones may overlap
-        rows = start + jnp.arange(height)
-        part = jax.lax.dynamic_slice_in_dim(k, start, height)
+    def block(i: jax.Array, matrix: jax.Array) -> jax.Array:
+        # The last ones may overlap.
+        row = jnp.minimum(jnp.asarray(first)[i] * height, n - height)
+        column = jnp.minimum(jnp.asarray(second)[i] * height, n - height)
+        rows, columns = row + jnp.arange(height), column + jnp.arange(height)
+        part = jax.lax.dynamic_slice_in_dim(k, row, height)
+        other = jax.lax.dynamic_slice_in_dim(k, column, height)
         part = left[rows, None] * part * right[None, :] ** 2 if same else part
-        part = matmul(part, k.T)
-        part = part * left[None, :] if same else part
+        part = matmul(part, other.T)
+        part = part * left[None, columns] if same else part
         diagonal = jnp.where(rows[:, None] == columns[None, :], unit, 0)
-        part = diagonal - part + pin[rows, None] * pin[None, :]
-        return jax.lax.dynamic_update_slice(matrix, part.ravel(), (start * n,))
+        part = diagonal - part + pin[rows, None] * pin[None, columns]
+        return jax.lax.dynamic_update_slice(matrix, part, (row, column))
 
-    matrix = jax.lax.fori_loop(0, STRIPES, stripe, jnp.zeros(n * n, dtype))
-    return cholesky.factorise(matrix.reshape(n, n).T)
+    pairs = first.size
+    matrix = jax.lax.fori_loop(0, pairs, block, jnp.zeros((n, n), dtype))
+    return cholesky.factorise(matrix.T)
 
 
 def solve_factored(

@@ -7,6 +7,7 @@ follows epsilon down.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -70,8 +71,8 @@ def _start(arranged: Sorted, first: jax.Array) -> jax.Array:
     small = small.with_epsilon(first)
     options = NewtonOptions(START_TOLERANCE, max_steps=300, linear_solver="cg")
     state = newton.init(small)
-    count = continuation.levels(small)
-    end = continuation.run(small, options, state, newton.update, count)
+    ratio = functools.partial(continuation.path_ratio, small)
+    end = continuation.run(small, options, state, newton.update, ratio)
     g = jnp.where(small.b > 0, end.g, far_below(problem.dtype))
     soft = across.softmin(g, first, axis=1)
     return marginal.fitted_potential(problem.a, problem.rho_a, soft, first)

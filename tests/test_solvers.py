@@ -59,8 +59,9 @@ def test_path_following_around_any_of_them(name):
     level = sns.run if module is sns else module.update
     assert int(continuation.levels(problem)) == 0  # large enough to be solved at once
     assert int(continuation.levels(problem.with_epsilon(problem.epsilon / 20))) >= 3
-    count = jnp.asarray(2, jnp.int32)
-    end = continuation.run(problem, options, module.init(problem), level, count)
+    ratio = lambda: jnp.asarray(50.0)
+    assert int(continuation.number_of_levels(ratio())) == 3
+    end = continuation.run(problem, options, module.init(problem), level, ratio)
     assert int(end.status) == Status.CONVERGED
 
 

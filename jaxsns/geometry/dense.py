@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns.geometry import columns
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.numerics import matmul, permitted_costs, smallest_kept
 
@@ -136,8 +137,9 @@ class Dense:
         that column sums lie in [1, n]: neither overflow nor an empty column can
         occur, whatever f and epsilon are. One maximum and one exponential pass.
         """
-        reduced = f[:, None] - self._read_with(f)
-        top = jnp.max(reduced, axis=0)
-        matrix = jnp.exp((reduced - top[None, :]) / epsilon)
+        reduced = lambda cost, f: f[:, None] - permitted_costs(cost)
+        top = columns.maxima(reduced, self.cost, f)
+        shifted = f[:, None] - self._read_with(f) - top[None, :]
+        matrix = jnp.exp(shifted / epsilon)
         small = smallest_kept(matrix.dtype)
         return DenseKernel(jnp.where(matrix < small, 0, matrix)), top

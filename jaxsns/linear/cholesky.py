@@ -8,7 +8,10 @@ from jaxsns.linear import lapack
 
 
 def factorise(matrix: jax.Array) -> jax.Array:
-    """Lower Cholesky factor [n, n]; NaN where the matrix is not positive definite."""
+    """Cholesky factor [n, n], of and in the lower triangle; anything above it.
+
+    NaN where the matrix is not positive definite.
+    """
     return lapack.cholesky(matrix)
 
 

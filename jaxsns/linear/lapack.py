@@ -46,7 +46,8 @@ def _in_turn(
 
 
 def _factor(a: jax.Array) -> jax.Array:
-    return jax.lax.linalg.cholesky(a, symmetrize_input=False)
+    # Without the mask of `jax.lax.linalg.cholesky`, which XLA keeps as an array.
+    return jax.lax.linalg.cholesky_p.bind(a)
 
 
 def _small_factor(a: jax.Array) -> jax.Array:
@@ -124,7 +125,9 @@ def _any_rank(function: Callable[[jax.Array], Any]) -> Callable[[jax.Array], Any
     return mapped
 
 
-cholesky = _any_rank(_one_factor)  # [..., d, d] -> lower factor; NaN if not definite
+# [..., d, d], of which the lower triangle is read, -> the factor in the lower triangle,
+# anything above it; NaN if the matrix is not positive definite.
+cholesky = _any_rank(_one_factor)
 eigh = _any_rank(_one_eigh)  # [..., d, d] -> values [..., d] rising, vectors
 svd = _any_rank(_one_svd)  # [..., d, d] -> U, s [..., d] falling, V^T
 

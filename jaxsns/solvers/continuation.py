@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry import Grid, grid_statistics
-from jaxsns.numerics import is_forbidden
+from jaxsns import dual
+from jaxsns.geometry import Grid, columns, grid_statistics
+from jaxsns.numerics import is_forbidden, permitted_costs
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
-from jaxsns.solvers.iteration import as_status
+from jaxsns.solvers.iteration import as_status, is_answer
 from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.status import Status, code
 
@@ -37,38 +38,33 @@ class PathState(NamedTuple):
     level: jax.Array  # [] int32
     last_f: jax.Array  # [n] row potentials at the end of the level before
     status: jax.Array  # [] int32
+    ratio: jax.Array  # [] of the path, see `path_ratio`; NaN while it is not known
 
 
 def spread(problem: Problem) -> jax.Array:
     """[] largest minus smallest cost of permitted pairs of atoms with mass."""
     if isinstance(problem.geometry, Grid):
         return grid_statistics.spread(problem.geometry, problem.a > 0, problem.b > 0)
-    geometry = problem.geometry.dense()
-    cost = geometry.cost
-    # Sums and maxima of columns: XLA's CPU takes 5 times as long for the extremes of a
-    # masked matrix, which is more than an exponential pass.
-    away = jnp.where(problem.a > 0, 0, -jnp.inf).astype(cost.dtype)[:, None]
-    some = problem.b > 0
-    low = jnp.min(jnp.where(some, jnp.min(cost - away, axis=0), jnp.inf))
 
-    def largest(costs: jax.Array) -> jax.Array:
-        return jnp.max(jnp.where(some, jnp.max(costs + away, axis=0), -jnp.inf))
+    def both(cost: jax.Array, a: jax.Array):
+        cost = permitted_costs(cost)
+        counts = (a > 0)[:, None] & ~is_forbidden(cost)
+        return tuple(jnp.where(counts, x, -jnp.inf) for x in (cost, -cost))
 
-    high = largest(cost)
+    most = columns.maxima(both, problem.geometry.dense().cost, problem.a)
+    high, minus_low = (jnp.max(jnp.where(problem.b > 0, x, -jnp.inf)) for x in most)
+    return high + minus_low
 
-    def permitted() -> jax.Array:
-        entries = geometry.entries
-        return largest(jnp.where(is_forbidden(entries), -jnp.inf, entries))
 
-    # A forbidden pair makes it huge, or in a row without mass NaN.
-    ordinary = ~is_forbidden(high) & ~jnp.isnan(high)
-    high = jax.lax.cond(ordinary, lambda: high, permitted)
-    return high - low
+def path_ratio(problem: Problem) -> jax.Array:
+    """[] first epsilon of the path over the wanted one; 0 if that is not small."""
+    ratio = FIRST_EPSILON * spread(problem) / problem.epsilon
+    return jnp.where(number_of_levels(ratio) > 0, ratio, 0)
 
 
 def levels(problem: Problem) -> jax.Array:
     """[] int32 levels above the last one; 0 if epsilon is not small."""
-    return number_of_levels(FIRST_EPSILON * spread(problem) / problem.epsilon)
+    return number_of_levels(path_ratio(problem))
 
 
 def number_of_levels(ratio: jax.Array) -> jax.Array:
@@ -92,21 +88,35 @@ def epsilon_at(
 
 @jax.named_scope("path")
 def run(
-    problem: Problem, options: Any, state: S, update: Update, count: jax.Array
+    problem: Problem,
+    options: Any,
+    state: S,
+    update: Update,
+    ratio: Callable[[], jax.Array],
+    given: bool = False,
 ) -> S:
-    """Follow the path over `count` levels, then run at the wanted epsilon.
+    """Follow the path that `ratio` tells, then run at the wanted epsilon.
+
+    given: `state` begins at potentials that somebody gave; if they are good there is
+    no path.
 
     Potentials are extrapolated linearly in epsilon between levels: with it MNIST W1
     takes 28 Newton steps, without it 43, 2-D points 5 and 13 (docs/decisions.md).
     Newton's method first tries without a path (`newton.update`), at level -1: a plan
-    on which sweeps contract fast takes twice as long along one.
+    on which sweeps contract fast takes twice as long along one, and the spread of
+    the costs, on which the path depends, a third of a solve that needs one pass.
     """
-    first = FIRST_EPSILON * spread(problem)
     wanted = jnp.asarray(options.tolerance, problem.dtype)
     tries = isinstance(options, NewtonOptions)
 
+    def from_error(error: jax.Array) -> jax.Array:
+        none = lambda: jnp.zeros_like(error)
+        return jax.lax.cond(error < WARM_ERROR, none, ratio) if given else ratio()
+
     def advance(s: PathState) -> PathState:
         trying = s.level < 0
+        count = number_of_levels(s.ratio)
+        first = s.ratio * problem.epsilon
         here = epsilon_at(problem.epsilon, first, count, s.level)
         here = jnp.where(trying, problem.epsilon, here)
         last = (s.level >= count) | trying
@@ -118,7 +128,7 @@ def run(
             mine = dataclasses.replace(mine, patience=jnp.where(last, patience, 0))
         level = problem.with_epsilon(here)
         if tries:
-            inner = update(level, mine, s.inner, last, trying)
+            inner = update(level, mine, s.inner, last, trying, from_error)
         else:
             inner = update(level, mine, s.inner, last)
         before = epsilon_at(problem.epsilon, first, count, s.level - 1)
@@ -128,17 +138,23 @@ def run(
         running = as_status(code(Status.RUNNING))
         status = jnp.where(last, inner.status, running)
         onward = inner._replace(f=jnp.where(last, inner.f, ahead), status=status)
+        found = s.ratio
         if tries:
-            stopped = (status == code(Status.CONVERGED)) | (
-                status == code(Status.MAX_STEPS)
-            )
-            failed = trying & ~stopped
-            status = jnp.where(failed, running, status)
-            again = state._replace(counts=inner.counts, step=inner.step)
-            again = again._replace(journal=inner.journal)
-            onward = jax.tree.map(lambda x, y: jnp.where(failed, x, y), again, onward)
-        return PathState(onward, s.level + 1, inner.f, status)
+            found = jnp.where(trying, inner.ratio, s.ratio)
+            # Where there is no path the trial was the first update like any other.
+            again = trying & ~is_answer(status) & (found > 0)
+            status = jnp.where(again, running, status)
+            afresh = state._replace(counts=inner.counts, step=inner.step)
+            afresh = afresh._replace(journal=inner.journal)
+            onward = jax.tree.map(lambda x, y: jnp.where(again, x, y), afresh, onward)
+        return PathState(onward, s.level + 1, inner.f, status, found)
 
-    level = jnp.where(jnp.asarray(tries) & (count > 0), -1, 0).astype(jnp.int32)
-    start = PathState(state, level, state.f, as_status(code(Status.RUNNING)))
+    if tries:
+        level, known = -1, jnp.asarray(jnp.nan, problem.dtype)
+    else:
+        level = 0
+        warm = dual.row_error(dual.absorb(problem, state.f)) if given else 1.0
+        known = from_error(jnp.asarray(warm, problem.dtype))
+    level = jnp.asarray(level, jnp.int32)
+    start = PathState(state, level, state.f, as_status(code(Status.RUNNING)), known)
     return iteration.run(advance, start).inner

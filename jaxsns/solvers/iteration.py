@@ -58,6 +58,11 @@ def as_status(value: ArrayLike) -> jax.Array:
     return jnp.asarray(value, jnp.int32)
 
 
+def is_answer(status: jax.Array) -> jax.Array:
+    """[] bool: ended as it was asked to, by its tolerance or its limit."""
+    return (status == code(Status.CONVERGED)) | (status == code(Status.MAX_STEPS))
+
+
 def verdict(
     error: jax.Array,
     tolerance: ArrayLike,

@@ -5,6 +5,7 @@ until the error is small enough or the kernel used up, and judges what came of i
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ class NewtonState(NamedTuple):
     status: jax.Array  # [] int32
     counts: Counts
     journal: Journal | None = None
+    ratio: jax.Array | None = None  # [] of a path, if asked for; NaN before
 
 
 def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
@@ -43,6 +45,7 @@ def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
         step=jnp.asarray(0, jnp.int32),
         status=iteration.as_status(code(Status.RUNNING)),
         counts=iteration.no_counts(),
+        ratio=jnp.asarray(jnp.nan, problem.dtype),
     )
 
 
@@ -52,11 +55,13 @@ def update(
     state: NewtonState,
     last: ArrayLike = True,
     trying: ArrayLike = False,
+    path: Callable[[jax.Array], jax.Array] | None = None,
 ) -> NewtonState:
     """Absorb, step on the kernel, and at the last epsilon judge what came of it.
 
     If only `trying`, the kernel is left after the first sweeps unless they promise
-    that the rest will be quick.
+    that the rest will be quick, or `path`, of the error at the beginning, says by a
+    ratio of 0 that there is none.
     """
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
@@ -64,6 +69,7 @@ def update(
     solver = direction.permitted(options.linear_solver, absorbed.kernel)
     options = dataclasses.replace(options, linear_solver=solver)
     error = dual.row_error(absorbed)
+    ask = None if path is None else lambda: path(error)
     setting = newton_steps.Setting(
         kernel=absorbed.kernel,
         rows=absorbed.row_target,
@@ -72,6 +78,7 @@ def update(
         total=jnp.sum(absorbed.row_target.mass),
         target=goal(tolerance),
         trying=jnp.asarray(trying),
+        path=ask,
     )
 
     point = newton_steps.Point(
@@ -79,18 +86,22 @@ def update(
     )
     record = journal.at(state.journal, problem.epsilon, state.status)
     start = newton_steps.begin(
-        options, point, state.step, state.counts.plus(passes=1), record
+        options, point, state.step, state.counts.plus(passes=1), record, state.ratio
     )
     end = newton_steps.on_kernel(options, setting, start)
     f = absorbed.f + problem.epsilon * end.point.x
     g = problem.epsilon * end.point.y - absorbed.top
     # NaN is not left to itself: such an update would come back for ever.
     settled = ~(end.point.error > setting.target) | (end.idle >= newton_steps.IDLE)
-    f, g, error, status, passes = iteration.judge(
+    f, g, judged, status, passes = iteration.judge(
         problem, f, g, state.error, settled, last, end.step, options, absorbed
     )
     counts = end.counts.plus(passes=passes)
-    return NewtonState(f, g, error, end.step, status, counts, end.journal)
+    ratio = end.ratio
+    if ask is not None and ratio is not None:
+        failed = jnp.asarray(trying) & ~iteration.is_answer(status)
+        ratio = jax.lax.cond(failed & jnp.isnan(ratio), ask, lambda: end.ratio)
+    return NewtonState(f, g, judged, end.step, status, counts, end.journal, ratio)
 
 
 def run(problem: Problem, options: NewtonOptions, state: NewtonState) -> NewtonState:

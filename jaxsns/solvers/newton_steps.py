@@ -58,6 +58,7 @@ class Inner(NamedTuple):
     step: jax.Array
     counts: Counts
     journal: Journal | None = None
+    ratio: jax.Array | None = None  # [] of a path that was asked for; NaN before
 
 
 class Taken(NamedTuple):
@@ -77,7 +78,8 @@ class Setting(NamedTuple):
     gauge: jax.Array  # [] bool: a constant may be added to x
     total: jax.Array  # [] mass, to which rounding of gains is relative
     target: jax.Array  # [] error to reach
-    trying: jax.Array | bool = False  # go on only where sweeps contract fast
+    trying: jax.Array | bool = False  # go on only where a path would cost more
+    path: Callable[[], jax.Array] | None = None  # [] its ratio, 0 if there is none
 
 
 def at(setting: Setting, x: jax.Array) -> Point:
@@ -182,7 +184,6 @@ def _newton(
 def _step(
     options: NewtonOptions,
     setting: Setting,
-    begun: jax.Array,
     going: Callable[[Inner], jax.Array],
     factor: jax.Array | None,
     s: Inner,
@@ -190,12 +191,29 @@ def _step(
     """A Newton step if it pays, and a sweep."""
     needed = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
     slow = ~((s.contraction < 1) & (needed <= options.patience))
-    newton = s.newton | ((s.step - begun >= FIRST_SWEEPS) & slow)
-    one = jnp.ones_like(s.mu)
-    none = Taken(jnp.asarray(StepKind.SWEEP, jnp.int32), 0 * one, one)
+    newton = s.newton | slow
     moved, taken = jax.lax.cond(
-        newton, lambda t: _newton(options, setting, factor, t), lambda t: (t, none), s
+        newton,
+        lambda t: _newton(options, setting, factor, t),
+        lambda t: (t, _no_direction(t)),
+        s,
     )
+    return _swept(setting, going, s, moved._replace(newton=newton), taken)
+
+
+def _no_direction(s: Inner) -> Taken:
+    one = jnp.ones_like(s.mu)
+    return Taken(jnp.asarray(StepKind.SWEEP, jnp.int32), 0 * one, one)
+
+
+def _swept(
+    setting: Setting,
+    going: Callable[[Inner], jax.Array],
+    s: Inner,
+    moved: Inner,
+    taken: Taken,
+) -> Inner:
+    """The end of a step from s: a sweep after the direction that was taken."""
     point = _sweep(setting, moved.point)
     fine = jnp.isfinite(point.error)
     point = jax.tree.map(lambda u, v: jnp.where(fine, u, v), point, moved.point)
@@ -214,7 +232,6 @@ def _step(
     return moved._replace(
         point=point,
         contraction=point.error / s.point.error,
-        newton=newton,
         idle=jnp.where(dead, s.idle + 1, 0),
         step=s.step + 1,
         counts=counts,
@@ -228,6 +245,7 @@ def begin(
     step: jax.Array,
     counts: Counts,
     record: Journal | None = None,
+    ratio: jax.Array | None = None,
 ) -> Inner:
     """State before the first step on a kernel."""
     n, m, dtype = point.x.shape[0], point.y.shape[0], point.x.dtype
@@ -241,25 +259,45 @@ def begin(
         step=step,
         counts=counts,
         journal=record,
+        ratio=ratio,
     )
 
 
-def _more(
-    options: NewtonOptions, setting: Setting, begun: jax.Array, s: Inner
-) -> jax.Array:
+def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
     """[] bool: whether there is another step to be made on this kernel."""
-    slow = setting.trying & (s.step - begun == FIRST_SWEEPS) & (s.contraction > FAST)
     small = jnp.max(jnp.abs(s.point.x)) <= largest_scaling(s.point.x.dtype)
     more = (s.point.error > setting.target) & (s.step < options.max_steps)
-    return more & small & (s.idle < IDLE) & ~slow
+    return more & small & (s.idle < IDLE)
+
+
+def _first_sweeps(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
+    going = lambda s: (
+        _more(options, setting, s) & (s.step - start.step < FIRST_SWEEPS)
+    )
+    sweep = lambda s: _swept(setting, going, s, s, _no_direction(s))
+    return jax.lax.while_loop(going, sweep, start)
+
+
+def _leaves(setting: Setting, more: jax.Array, s: Inner) -> tuple[Inner, jax.Array]:
+    """Whether to leave the kernel for a path, after the first sweeps.
+
+    Whether there is a path costs two looks at the costs, and is asked here only.
+    """
+    if setting.path is None or s.ratio is None:
+        return s, jnp.asarray(False)
+    asked = setting.trying & more & (s.contraction > FAST)
+    ratio = jax.lax.cond(asked, setting.path, lambda: s.ratio)
+    return s._replace(ratio=ratio), asked & (ratio > 0)
 
 
 def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
     """Step until the target is met, the kernel used up, or nothing moves."""
-    more = functools.partial(_more, options, setting, start.step)
+    start = _first_sweeps(options, setting, start)
+    start, left = _leaves(setting, _more(options, setting, start), start)
+    more = lambda s: _more(options, setting, s) & ~left
 
     def run(going, factor: jax.Array | None, s: Inner, options=options) -> Inner:
-        step = functools.partial(_step, options, setting, start.step, going, factor)
+        step = functools.partial(_step, options, setting, going, factor)
         return jax.lax.while_loop(going, step, s)
 
     # Loops of their own: carried through one, a factor would be copied each step.
