@@ -19,7 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxsns.geometry.kernel import DenseKernel, Kernel
-from jaxsns.linear import cholesky, lapack
+from jaxsns.linear import cholesky, graded, lapack
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import default_shift, matmul, unit_roundoff
 
@@ -33,6 +33,7 @@ class NewtonSystem(NamedTuple):
     kernel: Kernel
     left: jax.Array  # [n]
     right: jax.Array  # [m]
+    root: jax.Array  # [n] roots of R
     pin: jax.Array  # [n] w
     unit: jax.Array  # [] or [n] diagonal before Q Q^T is taken off: 1 if K is whole
     shift: jax.Array  # []
@@ -61,6 +62,7 @@ def make_system(
         kernel,
         u * inverse_root(rows),
         v * inverse_root(columns),
+        roots,
         pin,
         jnp.ones_like(shift),
         shift,
@@ -124,11 +126,21 @@ def solve_nested(
 
 
 def factorise(system: NewtonSystem) -> jax.Array:
-    """Cholesky factor [n, n] in float32, of A with what float32 needs for a shift.
+    """[n * n] Cholesky factor in float32, column by column, of A but for the gauge.
 
+    In place of w w^T the heaviest row is held: solutions differ by a multiple of w.
     O(n^2 m + n^3 / 3) time, in half the time of float64. NaN if it fails.
     """
-    return _factor(system, jnp.dtype(jnp.float32))
+    assert isinstance(system.kernel, DenseKernel)
+    k, root = system.kernel.matrix, system.root
+    # The scalings reach further than float32: what they make of K does not.
+    q = (system.left[:, None] * k * system.right[None, :]).astype(jnp.float32)
+    inside = system.kernel.normal(system.right**2, system.left * root)
+    surplus = (system.unit + system.shift) * root - system.left * inside
+    surplus = jnp.maximum(surplus, 0) + default_shift(k.dtype) * root
+    heaviest = jnp.arange(root.size) == jnp.argmax(system.pin)
+    surplus = surplus + jnp.where(heaviest & (system.pin > 0), root, 0)
+    return graded.factorise(q, root, surplus)
 
 
 def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
@@ -186,7 +198,7 @@ def solve_factored(
 
     def precondition(vector: jax.Array) -> jax.Array:
         x = lapack.cholesky_solve(factor, vector.astype(jnp.float32))
-        return x.astype(vector.dtype)
+        return project(system, x.astype(vector.dtype))
 
     return conjugate_gradient(
         lambda v: product(system, v), rhs, precondition, tolerance, max_steps

@@ -137,6 +137,12 @@ def cholesky_solve(factor: jax.Array, rhs: jax.Array) -> jax.Array:
     return _solve_columns(factor, rhs[:, None])[:, 0]
 
 
+def triangular_inverse(lower: jax.Array) -> jax.Array:
+    """Inverse of a lower triangular matrix [n, n]; O(n^3)."""
+    unit = jnp.eye(lower.shape[0], dtype=lower.dtype)
+    return jax.lax.linalg.triangular_solve(lower, unit, left_side=True, lower=True)
+
+
 def cholesky_inverse(matrix: jax.Array) -> jax.Array:
     """Inverse of a positive definite matrix [n, n]; NaN if it is not; O(n^3)."""
     unit = jnp.eye(matrix.shape[0], dtype=matrix.dtype)

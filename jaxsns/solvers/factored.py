@@ -27,6 +27,7 @@ from jaxsns.solvers.direction import (
     Way,
 )
 
+OLD = 6
 FEW = 20  # products with a factor, above which another one costs less
 
 
@@ -39,7 +40,7 @@ def factor_at(
     Flat, so that XLA has no order to choose: it copied the matrix into another one.
     """
     system = direction.equations(point, residual, shift, target)[0]
-    return newton_system.factorise(system).T.ravel()
+    return newton_system.factorise(system)
 
 
 def with_factor(way: Way) -> Way:
@@ -65,6 +66,7 @@ def find(
     lower = factor.reshape(n, n).T
     end = newton_system.solve_factored(system, lower, rhs, accuracy, FEW)
     kind = jnp.where(end.converged, FACTORED, worse(way.kind))
+    kind = jnp.where((kind == FACTORED) & (end.steps > OLD), WANTED, kind)
     none, whole = jnp.zeros_like(end.steps), jnp.ones_like(point.error)
     did = Did(end.steps, none, direction.kind_of(StepKind.CHOLESKY), whole)
     way = way._replace(kind=kind.astype(jnp.int32), last=end.steps)
