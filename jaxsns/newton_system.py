@@ -11,6 +11,7 @@ Penalised marginals add to R and S (R / tau and S / tau at a solution); there is
 gauge then, A is positive definite by itself, and w is 0.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -126,41 +127,36 @@ def solve_nested(
 
 
 def factorise(system: NewtonSystem) -> jax.Array:
-    """[n * n] Cholesky factor in float32, column by column, of A but for the gauge.
+    """[n, n] upper Cholesky factor in float32, in the upper triangle.
 
-    In place of w w^T the heaviest row is held: solutions differ by a multiple of w.
-    O(n^2 m + n^3 / 3) time, in half the time of float64. NaN if it fails.
+    Of A, but in place of w w^T the heaviest row is held: solutions differ by a multiple
+    of w. O(n^2 m + n^3 / 3) time, in half the time of float64. NaN if it fails.
     """
-    assert isinstance(system.kernel, DenseKernel)
-    k, root = system.kernel.matrix, system.root
-    # The scalings reach further than float32: what they make of K does not.
-    q = (system.left[:, None] * k * system.right[None, :]).astype(jnp.float32)
+    root = system.root
+    product = _upper(system, jnp.dtype(jnp.float32), lambda part, *_: part)
     inside = system.kernel.normal(system.right**2, system.left * root)
     surplus = (system.unit + system.shift) * root - system.left * inside
-    surplus = jnp.maximum(surplus, 0) + default_shift(k.dtype) * root
+    surplus = jnp.maximum(surplus, 0) + default_shift(root.dtype) * root
     heaviest = jnp.arange(root.size) == jnp.argmax(system.pin)
     surplus = surplus + jnp.where(heaviest & (system.pin > 0), root, 0)
-    return graded.factorise(q, root, surplus)
+    return graded.factorise(product, root, surplus)
 
 
-def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
-    """[n, n] factor of A, which is built in place, a stripe of rows at a time.
+def _upper(
+    system: NewtonSystem,
+    dtype: jnp.dtype,
+    finish: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
+    """[n, n] Q Q^T, its upper triangle only, block by block: 5/8 of the products.
 
-    Only one triangle of it: 5/8 of the products, in four stripes.
-    It is built flat, so that XLA has no order to choose: as A is symmetric, its rows
-    one by one are the columns that LAPACK wants. XLA makes a copy of it all the same.
+    finish: of a block and the numbers of its rows and columns, what is kept of it.
     """
     assert isinstance(system.kernel, DenseKernel)
-    k, left, right, pin = system.kernel.matrix, system.left, system.right, system.pin
+    k, left, right = system.kernel.matrix, system.left, system.right
     n, same = k.shape[0], dtype == k.dtype
-    unit = (system.unit + system.shift).astype(dtype) + default_shift(dtype)
-    if n <= WHOLE or not same:
+    if not same:
         # The scalings reach further than float32: what they make of K does not.
         k = (left[:, None] * k * right[None, :]).astype(dtype)
-    pin = pin.astype(dtype)
-    if n <= WHOLE:
-        matrix = jnp.diag(jnp.full_like(pin, unit)) - matmul(k, k.T)
-        return cholesky.factorise(matrix + pin[:, None] * pin[None, :])
     height = -(-n // STRIPES)
     first, second = np.triu_indices(STRIPES)
 
@@ -174,13 +170,28 @@ def _factor(system: NewtonSystem, dtype: jnp.dtype) -> jax.Array:
         part = left[rows, None] * part * right[None, :] ** 2 if same else part
         part = matmul(part, other.T)
         part = part * left[None, columns] if same else part
-        diagonal = jnp.where(rows[:, None] == columns[None, :], unit, 0)
-        part = diagonal - part + pin[rows, None] * pin[None, columns]
+        part = finish(part, rows, columns)
         return jax.lax.dynamic_update_slice(matrix, part, (row, column))
 
     pairs = first.size
-    matrix = jax.lax.fori_loop(0, pairs, block, jnp.zeros((n, n), dtype))
-    return cholesky.factorise(matrix.T)
+    return jax.lax.fori_loop(0, pairs, block, jnp.zeros((n, n), dtype))
+
+
+def _factor(system: NewtonSystem) -> jax.Array:
+    """[n, n] factor of A in the dtype of the solve, in the lower triangle."""
+    assert isinstance(system.kernel, DenseKernel)
+    k, pin = system.kernel.matrix, system.pin
+    unit = system.unit + system.shift + default_shift(k.dtype)
+    if k.shape[0] <= WHOLE:
+        q = system.left[:, None] * k * system.right[None, :]
+        matrix = jnp.diag(jnp.full_like(pin, unit)) - matmul(q, q.T)
+        return cholesky.factorise(matrix + pin[:, None] * pin[None, :])
+
+    def entries(part: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+        diagonal = jnp.where(rows[:, None] == columns[None, :], unit, 0)
+        return diagonal - part + pin[rows, None] * pin[None, columns]
+
+    return cholesky.factorise(_upper(system, k.dtype, entries).T)
 
 
 def solve_factored(
@@ -197,7 +208,7 @@ def solve_factored(
     """
 
     def precondition(vector: jax.Array) -> jax.Array:
-        x = lapack.cholesky_solve(factor, vector.astype(jnp.float32))
+        x = lapack.cholesky_solve(factor.T, vector.astype(jnp.float32))
         return project(system, x.astype(vector.dtype))
 
     return conjugate_gradient(
@@ -213,7 +224,7 @@ def solve_cholesky(
 
     O(n^2 m + n^3 / 3) time, two more [n, n] arrays. NaN if the factorisation fails.
     """
-    factor = _factor(system, rhs.dtype)
+    factor = _factor(system)
     return cholesky.refined_solve(
         factor, lambda v: product(system, v), rhs, refinements
     )

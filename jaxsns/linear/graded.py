@@ -16,46 +16,49 @@ from jaxsns.linear import lapack
 from jaxsns.numerics import matmul
 
 STRIPES = 8  # of rows, eliminated one after the other
-COPIES = 4  # of ever fewer rows of Q, instead of products with rows that are done
 
 
-def factorise(q: jax.Array, weights: jax.Array, surplus: jax.Array) -> jax.Array:
-    """[n * n] factor L of A, column by column; what stands above it is 0.
+def factorise(product: jax.Array, weights: jax.Array, surplus: jax.Array) -> jax.Array:
+    """[n, n] upper factor U of A = U^T U, in the upper triangle; anything below it.
 
     Args:
-      q: [n, m] float32, Q.
+      product: [n, n] float32, Q Q^T, of which the upper triangle is read.
       weights: [n] w in the dtype of the solve, 0 where the row of Q is.
       surplus: [n] g, in all not 0.
 
-    Cost: n^2 (m + n / 3) float32 products, all but n^2 / 4 of them in matrix products.
+    NaN if it fails. Cost: n^3 / 3 float32 products, in matrix products but for n^2 / 8.
     """
-    n, dtype = q.shape[0], weights.dtype
+    n, dtype = product.shape[0], weights.dtype
     starts = [i * n // STRIPES for i in range(STRIPES)]
-    factor, solved = jnp.zeros(n * n, q.dtype), jnp.zeros(0, dtype)
-    base, later = 0, q
+    # Rows that are done hold their part of U, the others still their products.
+    matrix, solved = product, jnp.zeros(0, dtype)
     for start, end in zip(starts, [*starts[1:], n], strict=True):
-        size, first = end - start, start * COPIES // n * n // COPIES
-        if first != base:
-            base, later = first, q[first:]
-        part = matmul(q[start:end], later.T)[:, start - base :]
-        mine = surplus[start:end]
+        size = end - start
+        part, mine = matrix[start:end, start:], surplus[start:end]
         if start:
-            above = factor.reshape(n, n)[:start, start:]
+            above = matrix[:start, start:]
             own = above[:, :size]
             part = part + matmul(own.T, above)
             mine = mine - matmul(own.T.astype(dtype), solved)
-        block = part[:, :size].astype(dtype)
-        w = weights[start:end]
-        sums = jnp.sum(part.astype(dtype) * weights[None, start:], axis=1)
-        sums = sums - jnp.diagonal(block) * w + mine
-        diagonal = jnp.where(w > 0, sums / jnp.where(w > 0, w, 1), 1)
-        here = jnp.eye(size, dtype=bool)
-        block = jnp.where(here, diagonal[:, None], -(block + block.T) / 2)
-        lower = jnp.tril(lapack.cholesky(block))
-        inverse = lapack.triangular_inverse(lower)
-        rest = matmul(jnp.maximum(inverse, 0).astype(q.dtype), part[:, size:])
+        lower, inverse = _eliminate(part, weights[start:], mine)
+        rest = matmul(jnp.maximum(inverse, 0).astype(part.dtype), part[:, size:])
         solved = jnp.concatenate([solved, matmul(inverse, mine)])
-        done = jnp.zeros((size, start), q.dtype)
-        row = jnp.concatenate([done, lower.T.astype(q.dtype), -rest], axis=1)
-        factor = jax.lax.dynamic_update_slice(factor, row.ravel(), (start * n,))
-    return factor
+        row = jnp.concatenate([lower.T.astype(part.dtype), -rest], axis=1)
+        matrix = jax.lax.dynamic_update_slice(matrix, row, (start, start))
+    return matrix
+
+
+def _eliminate(part: jax.Array, weights: jax.Array, surplus: jax.Array):
+    """Factor [size, size] of the first rows of what is left, and its inverse.
+
+    part: [size, rest] off-diagonal entries of these rows, negated; surplus: [size].
+    """
+    size, dtype = part.shape[0], weights.dtype
+    block, w = part[:, :size].astype(dtype), weights[:size]
+    sums = jnp.sum(part.astype(dtype) * weights[None, :], axis=1)
+    sums = sums - jnp.diagonal(block) * w + surplus
+    diagonal = jnp.where(w > 0, sums / jnp.where(w > 0, w, 1), 1)
+    block = jnp.triu(block, 1)
+    block = jnp.diag(diagonal) - block - block.T
+    lower = jnp.tril(lapack.cholesky(block))
+    return lower, lapack.triangular_inverse(lower)

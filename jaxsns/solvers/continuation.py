@@ -23,9 +23,9 @@ from jaxsns.status import Status, code
 
 FACTOR = 4.0  # by which epsilon falls from level to level, at most
 LEVEL_TOLERANCE = 0.011  # relative L1 error, before the last level
-FIRST_EPSILON = 0.1  # of the spread of the costs
+FIRST_EPSILON = 0.03  # of the spread of the costs
 WARM_ERROR = 0.5  # an initial potential with a larger marginal error is not trusted
-DIRECT = 40.0  # times FIRST_EPSILON's epsilon over ours: up to it a path costs more
+DIRECT = 12.0  # times FIRST_EPSILON's epsilon over ours: up to it a path costs more
 
 S = TypeVar("S", bound=Any)
 Update = Callable[..., S]  # of problem, options, state and whether it is the last level

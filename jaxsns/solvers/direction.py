@@ -33,8 +33,8 @@ SPARSE_LIMIT = 0.05  # dropped mass above which a plan is not sparse
 TRUSTED = 0.1  # of the error: dropped mass below it does not harm the direction
 INNER, INNER_STEPS = 0.1, 200  # of the sparse solve inside a preconditioner
 
-# A factor is WANTED from the next step on, FRESH in its first one.
-UNJUDGED, EXACT, SPARSE, WANTED, FRESH, FACTORED, DIRECT = range(7)
+# A factor is WANTED from the next step on.
+UNJUDGED, EXACT, SPARSE, WANTED, FACTORED = range(5)
 
 
 class Way(NamedTuple):

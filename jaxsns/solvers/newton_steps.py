@@ -11,7 +11,6 @@ lowers the dual. Sources: Tang et al., ICLR 2024 (sweeps, then Newton); Tang and
 Qiu, NeurIPS 2024, section on SSNS (shift mu |gradient| and ratio test).
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -175,7 +174,7 @@ def _newton(
     )
     way = found.way
     if factor is not None:
-        kind = jnp.where(accepted, way.kind, factored.worse(s.way.kind))
+        kind = jnp.where(accepted, way.kind, direction.WANTED)
         way = way._replace(kind=kind)
     taken = Taken(found.kind, s.mu * old.error, found.kept)
     return s._replace(point=point, mu=mu, way=way, counts=counts), taken
@@ -296,11 +295,11 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
     start, left = _leaves(setting, _more(options, setting, start), start)
     more = lambda s: _more(options, setting, s) & ~left
 
-    def run(going, factor: jax.Array | None, s: Inner, options=options) -> Inner:
+    def run(going, factor: jax.Array | None, s: Inner) -> Inner:
         step = functools.partial(_step, options, setting, going, factor)
         return jax.lax.while_loop(going, step, s)
 
-    # Loops of their own: carried through one, a factor would be copied each step.
+    # Two loops: carried through one, a factor would be copied each step.
     without = lambda s: more(s) & (s.way.kind != direction.WANTED)
     end = run(without, None, start)
     if not direction.may_factorise(options.linear_solver, start.point.x.shape[0]):
@@ -311,8 +310,5 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
         factor = factored.factor_at(*_equations(setting, s))
         return run(useful, factor, s._replace(way=factored.with_factor(s.way)))
 
-    indirect = lambda s: more(s) & (s.way.kind != direction.DIRECT)
-    useful = lambda s: indirect(s) & (s.way.kind != direction.WANTED)
-    end = jax.lax.while_loop(indirect, phase, end)
-    direct = dataclasses.replace(options, linear_solver="cholesky")
-    return run(more, None, end, direct)
+    useful = lambda s: more(s) & (s.way.kind != direction.WANTED)
+    return jax.lax.while_loop(more, phase, end)
