@@ -24,6 +24,7 @@ from jaxsns.linear import cholesky, graded, lapack
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import default_shift, matmul, unit_roundoff
 
+AT_ONCE = 2048  # rows, up to which float32 products take less time all at once
 STRIPES = 4  # in which a matrix is built before it is factorised
 WHOLE = 128  # rows, up to which it is built at once: less to compile
 
@@ -157,6 +158,8 @@ def _upper(
     if not same:
         # The scalings reach further than float32: what they make of K does not.
         k = (left[:, None] * k * right[None, :]).astype(dtype)
+        if n <= AT_ONCE:
+            return finish(matmul(k, k.T), jnp.arange(n), jnp.arange(n))
     height = -(-n // STRIPES)
     first, second = np.triu_indices(STRIPES)
 

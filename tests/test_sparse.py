@@ -174,14 +174,14 @@ def test_a_factor_in_float32_makes_conjugate_gradients_short():
 
 
 def test_a_factor_that_failed_is_replaced():
-    """An old one by a new one, a new one by a factor of each step's own."""
     point = _point(90, 100, sparse=False)
-    broken = jnp.full(90 * 90, jnp.nan, jnp.float32)
+    broken = jnp.full((90, 90), jnp.nan, jnp.float32)
     found, _ = _find(point, direction.FACTORED, factor=broken)
     assert int(found.way.kind) == direction.WANTED
     assert np.all(np.isfinite(found.dx))
-    found, _ = _find(point, direction.FRESH, factor=broken)
-    assert int(found.way.kind) == direction.DIRECT
+    # A new one, when the step is refused, by none.
+    assert int(factored.refused(jnp.asarray(direction.FACTORED))) == direction.WANTED
+    assert int(factored.refused(jnp.asarray(direction.FRESH))) == direction.NEVER
 
 
 def test_products_that_multiply_lead_to_a_factor():

@@ -1,10 +1,10 @@
-"""Float32 Cholesky factors of nearly singular M-matrices, right in every mode.
+"""Float32 Cholesky factors of nearly singular M-matrices, right in nearly every mode.
 
 A = D - offdiag(Q Q^T) with Q >= 0 and A w = g, w > 0 and g >= 0 known: the diagonal
 follows from the rest, and elimination needs no subtraction. Entries and pivots then
-have small relative errors however small they are, where float32 would lose
-eigenvalues below 1e-7 of the diagonal. A plan that nearly splits into blocks has many of
-those.
+have small relative errors however small they are, and an eigenvalue t of A, of unit
+diagonal, one of some 1e-7 / sqrt(t), where LAPACK's factor in float32 has 1e-7 / t. A
+plan that nearly splits into blocks has many modes with t below 1e-7.
 Sources: Grassmann, Taksar and Heyman, Operations Research 33 (1985); Alfa, Xue and
 Ye, Mathematics of Computation 71 (2002).
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxsns.linear import lapack
 from jaxsns.numerics import matmul
 
-STRIPES = 8  # of rows, eliminated one after the other
+STRIPES = 5  # of rows, eliminated one after the other
 
 
 def factorise(product: jax.Array, weights: jax.Array, surplus: jax.Array) -> jax.Array:
@@ -54,11 +54,11 @@ def _eliminate(part: jax.Array, weights: jax.Array, surplus: jax.Array):
     part: [size, rest] off-diagonal entries of these rows, negated; surplus: [size].
     """
     size, dtype = part.shape[0], weights.dtype
-    block, w = part[:, :size].astype(dtype), weights[:size]
-    sums = jnp.sum(part.astype(dtype) * weights[None, :], axis=1)
-    sums = sums - jnp.diagonal(block) * w + surplus
+    w = weights[:size]
+    block = jnp.triu(part[:, :size], 1).astype(dtype)
+    block = block + block.T
+    sums = jnp.sum(part[:, size:].astype(dtype) * weights[None, size:], axis=1)
+    sums = matmul(block, w) + sums + surplus
     diagonal = jnp.where(w > 0, sums / jnp.where(w > 0, w, 1), 1)
-    block = jnp.triu(block, 1)
-    block = jnp.diag(diagonal) - block - block.T
-    lower = jnp.tril(lapack.cholesky(block))
+    lower = jnp.tril(lapack.cholesky(jnp.diag(diagonal) - block))
     return lower, lapack.triangular_inverse(lower)

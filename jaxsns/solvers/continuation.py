@@ -67,10 +67,10 @@ def levels(problem: Problem) -> jax.Array:
     return number_of_levels(path_ratio(problem))
 
 
-def number_of_levels(ratio: jax.Array) -> jax.Array:
+def number_of_levels(ratio: jax.Array, direct: float = DIRECT) -> jax.Array:
     """Levels, int32, for the first epsilon over the wanted one, any shape."""
     count = jnp.ceil(jnp.log(jnp.maximum(ratio, 1)) / jnp.log(FACTOR))
-    useful = (ratio > DIRECT) & jnp.isfinite(count)
+    useful = (ratio > direct) & jnp.isfinite(count)
     return jnp.where(useful, count, 0).astype(jnp.int32)
 
 

@@ -33,8 +33,9 @@ SPARSE_LIMIT = 0.05  # dropped mass above which a plan is not sparse
 TRUSTED = 0.1  # of the error: dropped mass below it does not harm the direction
 INNER, INNER_STEPS = 0.1, 200  # of the sparse solve inside a preconditioner
 
-# A factor is WANTED from the next step on.
-UNJUDGED, EXACT, SPARSE, WANTED, FACTORED = range(5)
+# A factor is WANTED from the next step on, FRESH in its first one; after one that was
+# of no use there is NEVER another.
+UNJUDGED, EXACT, SPARSE, NEVER, WANTED, FRESH, FACTORED = range(7)
 
 
 class Way(NamedTuple):
@@ -221,7 +222,7 @@ def find(
     most = LEAST_PRODUCTS + n // ROWS_A_PRODUCT if factors else MANY_PRODUCTS + 2 * n
     unsolved = EXACT if sparse_pays else UNJUDGED
     first = (PROBE if solver == "auto" else 0) if sparse_pays else most
-    budget = jnp.asarray([first, most, 0, 0], jnp.int32)[way.kind]
+    budget = jnp.asarray([first, most, 0, MANY_PRODUCTS], jnp.int32)[way.kind]
     end = jax.lax.cond(
         budget > 0,
         lambda: newton_system.solve_cg(system, rhs, accuracy, budget),

@@ -1,10 +1,11 @@
 """Newton directions with a factor of the exact matrix.
 
-A float32 factor, found at some step, is the preconditioner of conjugate gradients on the
-exact matrix at this and further steps, and is found again where it has become old. It
-is right in every mode of the matrix (`linear.graded`): a step with it takes one product
-if it is new and 5 to 10 if it is old, on a plan that nearly splits into blocks, where a
-step with the diagonal takes 30 to 600 (docs/decisions.md).
+A float32 factor, found at some step, is the preconditioner of conjugate gradients on
+the exact matrix at this and further steps, and is found again where it has become old.
+It is right in nearly every mode of the matrix (`linear.graded`): a step with it takes
+one product if it is new and 5 to 10 if it is old, on a plan that nearly splits into
+blocks, where a step with the diagonal takes 30 to 600 (docs/decisions.md). If not even
+the step of a new one is good there is no other: conjugate gradients go on without.
 """
 
 import jax
@@ -13,7 +14,16 @@ import jax.numpy as jnp
 from jaxsns import newton_system
 from jaxsns.history import StepKind
 from jaxsns.solvers import direction
-from jaxsns.solvers.direction import FACTORED, WANTED, Did, Direction, Point, Way
+from jaxsns.solvers.direction import (
+    FACTORED,
+    FRESH,
+    NEVER,
+    WANTED,
+    Did,
+    Direction,
+    Point,
+    Way,
+)
 
 OLD = 6  # products of a direction, above which the next one has a new factor
 FEW = 10  # products, after which a direction is taken as it is
@@ -30,7 +40,12 @@ def factor_at(
 
 def with_factor(way: Way) -> Way:
     """What a way becomes when the factor that it wants has been found."""
-    return way._replace(kind=jnp.full_like(way.kind, FACTORED))
+    return way._replace(kind=jnp.full_like(way.kind, FRESH))
+
+
+def refused(kind: jax.Array) -> jax.Array:
+    """[] kind to go on with where the step was not good."""
+    return jnp.where(kind == FRESH, NEVER, WANTED).astype(jnp.int32)
 
 
 def find(

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from jaxsns.linear import lanes
 from jaxsns.numerics import far_below, goal, is_forbidden, safe_log, smallest_kept
 from jaxsns.solvers.continuation import (
-    FIRST_EPSILON,
     LEVEL_TOLERANCE,
     epsilon_at,
     number_of_levels,
 )
+
+# A level costs lanes little: they begin further up than one problem by itself does.
+FIRST_EPSILON, DIRECT = 0.1, 40.0  # see `continuation`
 
 
 class Batch(NamedTuple):
@@ -68,7 +70,7 @@ def spread(cost: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
 def path_of(cost: jax.Array, a: jax.Array, b: jax.Array, epsilon: jax.Array):
     """([lanes] int32 levels above the last one, [lanes] first epsilon)."""
     first = FIRST_EPSILON * spread(cost, a, b)
-    return number_of_levels(first / epsilon), first
+    return number_of_levels(first / epsilon, DIRECT), first
 
 
 def select(mask: jax.Array, new, old):

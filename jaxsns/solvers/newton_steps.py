@@ -174,7 +174,7 @@ def _newton(
     )
     way = found.way
     if factor is not None:
-        kind = jnp.where(accepted, way.kind, direction.WANTED)
+        kind = jnp.where(accepted, way.kind, factored.refused(s.way.kind))
         way = way._replace(kind=kind)
     taken = Taken(found.kind, s.mu * old.error, found.kept)
     return s._replace(point=point, mu=mu, way=way, counts=counts), taken
@@ -300,15 +300,18 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
         return jax.lax.while_loop(going, step, s)
 
     # Two loops: carried through one, a factor would be copied each step.
-    without = lambda s: more(s) & (s.way.kind != direction.WANTED)
-    end = run(without, None, start)
+    without = lambda s: more(s) & (s.way.kind < direction.WANTED)
+    useful = lambda s: more(s) & (s.way.kind > direction.WANTED)
     if not direction.may_factorise(options.linear_solver, start.point.x.shape[0]):
-        return end
+        return run(without, None, start)
 
     def phase(s: Inner) -> Inner:
         """From where a factor is wanted up to where it does not do any more."""
         factor = factored.factor_at(*_equations(setting, s))
         return run(useful, factor, s._replace(way=factored.with_factor(s.way)))
 
-    useful = lambda s: more(s) & (s.way.kind != direction.WANTED)
-    return jax.lax.while_loop(more, phase, end)
+    def both(s: Inner) -> Inner:
+        s = run(without, None, s)
+        return jax.lax.cond(more(s), phase, lambda s: s, s)
+
+    return jax.lax.while_loop(more, both, start)
