@@ -11,7 +11,7 @@ from jaxsns.geometry import Streamed, sharding
 from jaxsns.look import Look
 from jaxsns.near_kernel import Pattern
 from jaxsns.problem import Problem, hard
-from jaxsns.solvers import newton_steps
+from jaxsns.solvers import newton_loop, newton_steps
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton_options import NewtonOptions
 
@@ -63,14 +63,14 @@ def solve(
             target=aim,
         )
         point = newton_steps.at(setting, jnp.zeros_like(f))
-        end = newton_steps.on_kernel(
+        end = newton_loop.on_kernel(
             options, setting, newton_steps.begin(options, point, number, counts)
         )
         x = jnp.where(problem.a > 0, end.point.x, 0)
         y = jnp.where(problem.b > 0, end.point.y, 0)
         f, g = f + epsilon * x, g + epsilon * y
         kernel = near_kernel.moved(kernel, geometry, f, g, epsilon, pattern, x, y)
-        settled = (end.point.error <= aim) | (end.idle >= newton_steps.IDLE)
+        settled = (end.point.error <= aim) | (end.idle >= newton_loop.IDLE)
         return kernel, f, g, settled, end.counts, end.step, rounds + 1
 
     def going(s):

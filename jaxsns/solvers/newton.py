@@ -16,7 +16,7 @@ from jaxsns import dual, journal
 from jaxsns.journal import Journal
 from jaxsns.numerics import goal
 from jaxsns.problem import Problem, hard
-from jaxsns.solvers import direction, iteration, newton_steps
+from jaxsns.solvers import direction, iteration, newton_loop, newton_steps
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton_options import NewtonOptions as NewtonOptions
 from jaxsns.status import Status, code
@@ -88,11 +88,11 @@ def update(
     start = newton_steps.begin(
         options, point, state.step, state.counts.plus(passes=1), record, state.ratio
     )
-    end = newton_steps.on_kernel(options, setting, start)
+    end = newton_loop.on_kernel(options, setting, start)
     f = absorbed.f + problem.epsilon * end.point.x
     g = problem.epsilon * end.point.y - absorbed.top
     # NaN is not left to itself: such an update would come back for ever.
-    settled = ~(end.point.error > setting.target) | (end.idle >= newton_steps.IDLE)
+    settled = ~(end.point.error > setting.target) | (end.idle >= newton_loop.IDLE)
     f, g, judged, status, passes = iteration.judge(
         problem, f, g, state.error, settled, last, end.step, options, absorbed
     )

@@ -11,7 +11,6 @@ lowers the dual. Sources: Tang et al., ICLR 2024 (sweeps, then Newton); Tang and
 Qiu, NeurIPS 2024, section on SSNS (shift mu |gradient| and ratio test).
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,16 +22,13 @@ from jaxsns.geometry.kernel import Kernel
 from jaxsns.history import StepKind
 from jaxsns.journal import Journal
 from jaxsns.marginal import Target
-from jaxsns.numerics import largest_scaling, unit_roundoff
+from jaxsns.numerics import unit_roundoff
 from jaxsns.solvers import direction, factored
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton_options import NewtonOptions
 
-FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
 SHRINK = 0.4  # of the step, at each backtrack
 TRIALS = 6
-IDLE = 4  # steps without progress after which a kernel is left
-FAST = 0.7  # contraction of the last of the first sweeps, up to which a path costs more
 FIRST_MU, LEAST_MU, GROW_MU = 0.1, 0.01, 4.0
 
 
@@ -110,7 +106,7 @@ def _there(setting: Setting, point: Point) -> direction.Point:
     )
 
 
-def _equations(setting: Setting, s: Inner):
+def equations(setting: Setting, s: Inner):
     """What the equations of a direction need: point, residual, shift, target."""
     point = s.point
     residual = setting.rows.at(point.x) - point.rows
@@ -132,9 +128,9 @@ def _newton(
     """One direction, then trials of shrinking length; no move if none is good."""
     old = s.point
     if factor is None:
-        found = direction.find(options.linear_solver, *_equations(setting, s), s.way)
+        found = direction.find(options.linear_solver, *equations(setting, s), s.way)
     else:
-        found = factored.find(*_equations(setting, s), s.way, factor)
+        found = factored.find(*equations(setting, s), s.way, factor)
     dx, slope, curvature = found.dx, found.slope, found.curvature
     mean = dual.weighted(setting.rows.mass, dx) / setting.total
     dx = dx - jnp.where(setting.gauge & setting.rows.real, mean, 0)
@@ -180,7 +176,7 @@ def _newton(
     return s._replace(point=point, mu=mu, way=way, counts=counts), taken
 
 
-def _step(
+def step_once(
     options: NewtonOptions,
     setting: Setting,
     going: Callable[[Inner], jax.Array],
@@ -194,18 +190,18 @@ def _step(
     moved, taken = jax.lax.cond(
         newton,
         lambda t: _newton(options, setting, factor, t),
-        lambda t: (t, _no_direction(t)),
+        lambda t: (t, no_direction(t)),
         s,
     )
-    return _swept(setting, going, s, moved._replace(newton=newton), taken)
+    return swept(setting, going, s, moved._replace(newton=newton), taken)
 
 
-def _no_direction(s: Inner) -> Taken:
+def no_direction(s: Inner) -> Taken:
     one = jnp.ones_like(s.mu)
     return Taken(jnp.asarray(StepKind.SWEEP, jnp.int32), 0 * one, one)
 
 
-def _swept(
+def swept(
     setting: Setting,
     going: Callable[[Inner], jax.Array],
     s: Inner,
@@ -260,58 +256,3 @@ def begin(
         journal=record,
         ratio=ratio,
     )
-
-
-def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
-    """[] bool: whether there is another step to be made on this kernel."""
-    small = jnp.max(jnp.abs(s.point.x)) <= largest_scaling(s.point.x.dtype)
-    more = (s.point.error > setting.target) & (s.step < options.max_steps)
-    return more & small & (s.idle < IDLE)
-
-
-def _first_sweeps(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
-    going = lambda s: (
-        _more(options, setting, s) & (s.step - start.step < FIRST_SWEEPS)
-    )
-    sweep = lambda s: _swept(setting, going, s, s, _no_direction(s))
-    return jax.lax.while_loop(going, sweep, start)
-
-
-def _leaves(setting: Setting, more: jax.Array, s: Inner) -> tuple[Inner, jax.Array]:
-    """Whether to leave the kernel for a path, after the first sweeps.
-
-    Whether there is a path costs two looks at the costs, and is asked here only.
-    """
-    if setting.path is None or s.ratio is None:
-        return s, jnp.asarray(False)
-    asked = setting.trying & more & (s.contraction > FAST)
-    ratio = jax.lax.cond(asked, setting.path, lambda: s.ratio)
-    return s._replace(ratio=ratio), asked & (ratio > 0)
-
-
-def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
-    """Step until the target is met, the kernel used up, or nothing moves."""
-    start = _first_sweeps(options, setting, start)
-    start, left = _leaves(setting, _more(options, setting, start), start)
-    more = lambda s: _more(options, setting, s) & ~left
-
-    def run(going, factor: jax.Array | None, s: Inner) -> Inner:
-        step = functools.partial(_step, options, setting, going, factor)
-        return jax.lax.while_loop(going, step, s)
-
-    # Two loops: carried through one, a factor would be copied each step.
-    without = lambda s: more(s) & (s.way.kind < direction.WANTED)
-    useful = lambda s: more(s) & (s.way.kind > direction.WANTED)
-    if not direction.may_factorise(options.linear_solver, start.point.x.shape[0]):
-        return run(without, None, start)
-
-    def phase(s: Inner) -> Inner:
-        """From where a factor is wanted up to where it does not do any more."""
-        factor = factored.factor_at(*_equations(setting, s))
-        return run(useful, factor, s._replace(way=factored.with_factor(s.way)))
-
-    def both(s: Inner) -> Inner:
-        s = run(without, None, s)
-        return jax.lax.cond(more(s), phase, lambda s: s, s)
-
-    return jax.lax.while_loop(more, both, start)
