@@ -65,6 +65,43 @@ def test_path_following_around_any_of_them(name):
     assert int(end.status) == Status.CONVERGED
 
 
+@pytest.mark.parametrize(
+    ("name", "epsilon", "asked", "levels"),
+    [
+        ("assignment", 0.5, 0, 0),  # the first sweeps contract fast
+        ("assignment", 0.003, 1, 0),  # they do not, but epsilon is not small
+        ("assignment", 1e-4, 1, 3),
+    ],
+)
+def test_the_spread_of_the_costs_is_asked_for_only_where_it_matters(
+    name, epsilon, asked, levels
+):
+    problem = _problem(name, epsilon)
+    calls = []
+
+    def ratio():
+        jax.debug.callback(lambda: calls.append(0))
+        return continuation.path_ratio(problem)
+
+    options = NewtonOptions(tolerance=1e-9)
+    state = newton.init(problem)
+    end = jax.jit(
+        lambda: continuation.run(problem, options, state, newton.update, ratio)
+    )()
+    jax.effects_barrier()
+    assert int(end.status) == Status.CONVERGED
+    assert len(calls) == asked
+    assert (int(end.counts.passes) > 2) == (levels > 0)
+    # Potentials that were given and are good need no path, and it is not asked for.
+    again = newton.init(problem, end.f)
+    end = jax.jit(
+        lambda: continuation.run(problem, options, again, newton.update, ratio, True)
+    )()
+    jax.effects_barrier()
+    assert int(end.counts.passes) <= 2
+    assert len(calls) == asked
+
+
 def test_plain_sinkhorn_iterates_match_a_numpy_loop():
     cost, a, b = problems.uneven()
     problem = jaxsns.make_problem(cost, a, b, epsilon=0.3).dense()

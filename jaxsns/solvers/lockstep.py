@@ -34,7 +34,8 @@ from jaxsns.solvers.lane_problems import (
     weighted,
     when,
 )
-from jaxsns.solvers.newton_steps import FIRST_MU, GROW_MU, IDLE, LEAST_MU
+from jaxsns.solvers.newton_loop import IDLE
+from jaxsns.solvers.newton_steps import FIRST_MU, GROW_MU, LEAST_MU
 from jaxsns.status import Status, code
 
 PATIENCE = 24.0  # sweeps predicted that are made rather than a Newton step

@@ -23,12 +23,13 @@ def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
 
 
 def _first_sweeps(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
-    going = lambda s: (
-        _more(options, setting, s) & (s.step - start.step < FIRST_SWEEPS)
-    )
-    sweep = lambda s: newton_steps.swept(
-        setting, going, s, s, newton_steps.no_direction(s)
-    )
+    def going(s: Inner) -> jax.Array:
+        return _more(options, setting, s) & (s.step - start.step < FIRST_SWEEPS)
+
+    def sweep(s: Inner) -> Inner:
+        none = newton_steps.no_direction(s)
+        return newton_steps.swept(setting, going, s, s, none)
+
     return jax.lax.while_loop(going, sweep, start)
 
 
@@ -56,7 +57,7 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
         )
         return jax.lax.while_loop(going, step, s)
 
-    # Two loops: carried through one, a factor would be copied each step.
+    # Loops of their own: carried through one, a factor would be copied each step.
     without = lambda s: more(s) & (s.way.kind < direction.WANTED)
     useful = lambda s: more(s) & (s.way.kind > direction.WANTED)
     if not direction.may_factorise(options.linear_solver, start.point.x.shape[0]):

@@ -197,6 +197,7 @@ def step_once(
 
 
 def no_direction(s: Inner) -> Taken:
+    """What a step is that only sweeps."""
     one = jnp.ones_like(s.mu)
     return Taken(jnp.asarray(StepKind.SWEEP, jnp.int32), 0 * one, one)
 
