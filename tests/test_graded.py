@@ -114,7 +114,8 @@ def test_a_direction_with_a_new_factor_takes_hardly_any_products(gauge):
 
 
 @pytest.mark.parametrize("n", [1, 5, 8, 9, 24, 61])
-def test_maxima_of_columns(n):
+def test_maxima_of_columns(monkeypatch, n):
+    monkeypatch.setattr(columns, "SMALL", 0)
     cost, a = R.normal(size=(n, 7)), R.normal(size=n)
     both = lambda c, a: (c - a[:, None], -c)
     got = jax.jit(lambda c, a: columns.maxima(both, c, a))(cost, a)

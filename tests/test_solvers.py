@@ -69,7 +69,7 @@ def test_path_following_around_any_of_them(name):
     ("name", "epsilon", "asked", "levels"),
     [
         ("assignment", 0.5, 0, 0),  # the first sweeps contract fast
-        ("assignment", 0.003, 1, 0),  # they do not, but epsilon is not small
+        ("assignment", 0.0095, 1, 0),  # they do not, but epsilon is not small
         ("assignment", 1e-4, 1, 3),
     ],
 )

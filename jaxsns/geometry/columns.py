@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 ROWS = 8  # at a time
+SMALL = 2**16  # entries, up to which a loop costs more than it saves
 
 
 def maxima(function: Callable[..., Any], *arrays: jax.Array) -> Any:
@@ -30,6 +31,11 @@ def maxima(function: Callable[..., Any], *arrays: jax.Array) -> Any:
         first = largest(*(x[:ROWS] for x in arrays))
         return jax.lax.fori_loop(1, -(-n // ROWS), more, first)
 
-    if n <= ROWS:
+    if n <= max(ROWS, SMALL // _width(function, *arrays)):
         return largest(*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=few_rows, default=largest)
+
+
+def _width(function: Callable[..., Any], *arrays: jax.Array) -> int:
+    """Columns of what the function gives."""
+    return jax.tree.leaves(jax.eval_shape(function, *arrays))[0].shape[1]

@@ -31,7 +31,7 @@ def factorise(product: jax.Array, weights: jax.Array, surplus: jax.Array) -> jax
     n, dtype = product.shape[0], weights.dtype
     starts = [i * n // STRIPES for i in range(STRIPES)]
     # Rows that are done hold their part of U, the others still their products.
-    matrix, solved = product, jnp.zeros(0, dtype)
+    matrix, solved = product, jnp.zeros(0, product.dtype)
     for start, end in zip(starts, [*starts[1:], n], strict=True):
         size = end - start
         part, mine = matrix[start:end, start:], surplus[start:end]
@@ -39,10 +39,12 @@ def factorise(product: jax.Array, weights: jax.Array, surplus: jax.Array) -> jax
             above = matrix[:start, start:]
             own = above[:, :size]
             part = part + matmul(own.T, above)
-            mine = mine - matmul(own.T.astype(dtype), solved)
+            # Numbers of one sign again: float32 does.
+            mine = mine - matmul(own.T, solved).astype(dtype)
         lower, inverse = _eliminate(part, weights[start:], mine)
         rest = matmul(jnp.maximum(inverse, 0).astype(part.dtype), part[:, size:])
-        solved = jnp.concatenate([solved, matmul(inverse, mine)])
+        part_solved = matmul(inverse, mine).astype(part.dtype)
+        solved = jnp.concatenate([solved, part_solved])
         row = jnp.concatenate([lower.T.astype(part.dtype), -rest], axis=1)
         matrix = jax.lax.dynamic_update_slice(matrix, row, (start, start))
     return matrix

@@ -25,7 +25,7 @@ from jaxsns.solvers.direction import (
     Way,
 )
 
-OLD = 6  # products of a direction, above which the next one has a new factor
+OLD = 8  # products of a direction, above which the next one has a new factor
 FEW = 10  # products, after which a direction is taken as it is
 
 
