@@ -206,8 +206,7 @@ def solve_factored(
 ) -> CGResult:
     """Solve by conjugate gradients with a factor of a nearby matrix in float32.
 
-    It takes few products: all modes but those below float32's shift are right, and of
-    those there are as many as the plan nearly splits into blocks.
+    It takes few products: nearly all modes of the factor are right (`linear.graded`).
     """
 
     def precondition(vector: jax.Array) -> jax.Array:
