@@ -50,6 +50,7 @@ class Inner(NamedTuple):
     newton: jax.Array  # [] bool: Newton has begun
     way: direction.Way
     idle: jax.Array  # [] int32
+    least: jax.Array  # [] error reached on this kernel
     step: jax.Array
     counts: Counts
     journal: Journal | None = None
@@ -215,7 +216,8 @@ def swept(
     point = jax.tree.map(lambda u, v: jnp.where(fine, u, v), point, moved.point)
     noise = 16 * unit_roundoff(point.error.dtype) * setting.total
     dead = _gain(setting, s.point, point) <= noise
-    dead = ~fine | (dead & (point.error > 0.9 * s.point.error))
+    # Not of the last error: at the precision that falls by half by luck.
+    dead = ~fine | (dead & (point.error > 0.9 * s.least))
     counts = moved.counts.plus(sweeps=1)
     noted = journal.note(
         s.journal,
@@ -229,6 +231,7 @@ def swept(
         point=point,
         contraction=point.error / s.point.error,
         idle=jnp.where(dead, s.idle + 1, 0),
+        least=jnp.minimum(s.least, point.error),
         step=s.step + 1,
         counts=counts,
         journal=noted,
@@ -252,6 +255,7 @@ def begin(
         newton=jnp.asarray(False),
         way=direction.unjudged(options.linear_solver, n, m, dtype),
         idle=jnp.asarray(0, jnp.int32),
+        least=point.error,
         step=step,
         counts=counts,
         journal=record,
