@@ -97,11 +97,7 @@ def update(
         problem, f, g, state.error, settled, last, end.step, options, absorbed
     )
     counts = end.counts.plus(passes=passes)
-    ratio = end.ratio
-    if ask is not None and ratio is not None:
-        failed = jnp.asarray(trying) & ~iteration.is_answer(status)
-        ratio = jax.lax.cond(failed & jnp.isnan(ratio), ask, lambda: end.ratio)
-    return NewtonState(f, g, judged, end.step, status, counts, end.journal, ratio)
+    return NewtonState(f, g, judged, end.step, status, counts, end.journal, end.ratio)
 
 
 def run(problem: Problem, options: NewtonOptions, state: NewtonState) -> NewtonState:

@@ -1,4 +1,4 @@
-"""The loops of Newton's method on one kernel: first sweeps, then steps of each kind."""
+"""The loops of Newton's method on one kernel."""
 
 import functools
 
@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jaxsns.numerics import largest_scaling
 from jaxsns.solvers import direction, factored, newton_steps
 from jaxsns.solvers.newton_options import NewtonOptions
-from jaxsns.solvers.newton_steps import Inner, Setting
+from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 
-FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
 IDLE = 4  # steps without progress after which a kernel is left
 FAST = 0.7  # contraction of the last of the first sweeps, up to which a path costs more
 
@@ -22,45 +21,43 @@ def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
     return more & small & (s.idle < IDLE)
 
 
-def _first_sweeps(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
-    def going(s: Inner) -> jax.Array:
-        return _more(options, setting, s) & (s.step - start.step < FIRST_SWEEPS)
+def _asked(
+    options: NewtonOptions, setting: Setting, begun: jax.Array, s: Inner
+) -> jax.Array:
+    """[] bool: whether it matters now if there is a path, which costs looking.
 
-    def sweep(s: Inner) -> Inner:
-        none = newton_steps.no_direction(s)
-        return newton_steps.swept(setting, going, s, s, none)
-
-    return jax.lax.while_loop(going, sweep, start)
-
-
-def _leaves(setting: Setting, more: jax.Array, s: Inner) -> tuple[Inner, jax.Array]:
-    """Whether to leave the kernel for a path, after the first sweeps.
-
-    Whether there is a path costs two looks at the costs, and is asked here only.
+    After first sweeps that promise no quick end, or where the kernel was of no use.
     """
     if setting.path is None or s.ratio is None:
-        return s, jnp.asarray(False)
-    asked = setting.trying & more & (s.contraction > FAST)
-    ratio = jax.lax.cond(asked, setting.path, lambda: s.ratio)
-    return s._replace(ratio=ratio), asked & (ratio > 0)
+        return jnp.asarray(False)
+    slow = (s.step - begun == FIRST_SWEEPS) & (s.contraction > FAST)
+    failed = ~_more(options, setting, s) & ~(s.point.error <= setting.target)
+    failed = failed & (s.step < options.max_steps)
+    return setting.trying & jnp.isnan(s.ratio) & (slow | failed)
 
 
 def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
-    """Step until the target is met, the kernel used up, or nothing moves."""
-    start = _first_sweeps(options, setting, start)
-    start, left = _leaves(setting, _more(options, setting, start), start)
-    more = lambda s: _more(options, setting, s) & ~left
+    """Step until the target is met, the kernel used up, or nothing moves.
+
+    One that is only tried is left for a path as soon as it is known that there is one.
+    """
+    asked = functools.partial(_asked, options, setting, start.step)
+
+    def more(s: Inner) -> jax.Array:
+        go_on = _more(options, setting, s)
+        return go_on if s.ratio is None else go_on & ~(setting.trying & (s.ratio > 0))
 
     def run(going, factor: jax.Array | None, s: Inner) -> Inner:
         step = functools.partial(
-            newton_steps.step_once, options, setting, going, factor
+            newton_steps.step_once, options, setting, start.step, going, factor
         )
         return jax.lax.while_loop(going, step, s)
 
-    # Loops of their own: carried through one, a factor would be copied each step.
-    without = lambda s: more(s) & (s.way.kind < direction.WANTED)
+    # Two loops: carried through one, a factor would be copied each step.
+    without = lambda s: more(s) & (s.way.kind < direction.WANTED) & ~asked(s)
     useful = lambda s: more(s) & (s.way.kind > direction.WANTED)
-    if not direction.may_factorise(options.linear_solver, start.point.x.shape[0]):
+    factors = direction.may_factorise(options.linear_solver, start.point.x.shape[0])
+    if setting.path is None and not factors:
         return run(without, None, start)
 
     def phase(s: Inner) -> Inner:
@@ -70,6 +67,12 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
 
     def both(s: Inner) -> Inner:
         s = run(without, None, s)
-        return jax.lax.cond(more(s), phase, lambda s: s, s)
+        if factors:
+            wanted = more(s) & (s.way.kind == direction.WANTED)
+            s = jax.lax.cond(wanted, phase, lambda s: s, s)
+        if setting.path is None or s.ratio is None:
+            return s
+        known = s.ratio
+        return s._replace(ratio=jax.lax.cond(asked(s), setting.path, lambda: known))
 
     return jax.lax.while_loop(more, both, start)

@@ -27,6 +27,7 @@ from jaxsns.solvers import direction, factored
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton_options import NewtonOptions
 
+FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
 SHRINK = 0.4  # of the step, at each backtrack
 TRIALS = 6
 FIRST_MU, LEAST_MU, GROW_MU = 0.1, 0.01, 4.0
@@ -180,37 +181,21 @@ def _newton(
 def step_once(
     options: NewtonOptions,
     setting: Setting,
+    begun: jax.Array,
     going: Callable[[Inner], jax.Array],
     factor: jax.Array | None,
     s: Inner,
 ) -> Inner:
-    """A Newton step if it pays, and a sweep."""
+    """A Newton step if it pays, and a sweep; `begun`: step at which the kernel was."""
     needed = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
     slow = ~((s.contraction < 1) & (needed <= options.patience))
-    newton = s.newton | slow
+    newton = s.newton | (slow & (s.step - begun >= FIRST_SWEEPS))
     moved, taken = jax.lax.cond(
         newton,
         lambda t: _newton(options, setting, factor, t),
-        lambda t: (t, no_direction(t)),
+        lambda t: (t, _no_direction(t)),
         s,
     )
-    return swept(setting, going, s, moved._replace(newton=newton), taken)
-
-
-def no_direction(s: Inner) -> Taken:
-    """What a step is that only sweeps."""
-    one = jnp.ones_like(s.mu)
-    return Taken(jnp.asarray(StepKind.SWEEP, jnp.int32), 0 * one, one)
-
-
-def swept(
-    setting: Setting,
-    going: Callable[[Inner], jax.Array],
-    s: Inner,
-    moved: Inner,
-    taken: Taken,
-) -> Inner:
-    """The end of a step from s: a sweep after the direction that was taken."""
     point = _sweep(setting, moved.point)
     fine = jnp.isfinite(point.error)
     point = jax.tree.map(lambda u, v: jnp.where(fine, u, v), point, moved.point)
@@ -230,12 +215,18 @@ def swept(
     return moved._replace(
         point=point,
         contraction=point.error / s.point.error,
+        newton=newton,
         idle=jnp.where(dead, s.idle + 1, 0),
         least=jnp.minimum(s.least, point.error),
         step=s.step + 1,
         counts=counts,
         journal=noted,
     )
+
+
+def _no_direction(s: Inner) -> Taken:
+    one = jnp.ones_like(s.mu)
+    return Taken(jnp.asarray(StepKind.SWEEP, jnp.int32), 0 * one, one)
 
 
 def begin(
