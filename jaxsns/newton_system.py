@@ -11,7 +11,7 @@ Penalised marginals add to R and S (R / tau and S / tau at a solution); there is
 gauge then, A is positive definite by itself, and w is 0.
 """
 
-from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
@@ -24,7 +24,6 @@ from jaxsns.linear import cholesky, graded, lapack
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import default_shift, matmul, unit_roundoff
 
-AT_ONCE = 2048  # rows, up to which float32 products take less time all at once
 STRIPES = 4  # in which a matrix is built before it is factorised
 WHOLE = 128  # rows, up to which it is built at once: less to compile
 
@@ -133,33 +132,43 @@ def factorise(system: NewtonSystem) -> jax.Array:
     Of A, but in place of w w^T the heaviest row is held: solutions differ by a multiple
     of w. O(n^2 m + n^3 / 3) time, in half the time of float64. NaN if it fails.
     """
-    root = system.root
-    product = _upper(system, jnp.dtype(jnp.float32), lambda part, *_: part)
+    assert isinstance(system.kernel, DenseKernel)
+    k, root = system.kernel.matrix, system.root
+    left, right = system.left, system.right
+    single = k.dtype == jnp.float32
+    if not single:
+        # The scalings reach further than float32: what they make of K does not.
+        k = (left[:, None] * k * right[None, :]).astype(jnp.float32)
+
+    def products(start: jax.Array, size: int, width: int) -> jax.Array:
+        take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start)
+        rows, others = take(k, slice_size=size), take(k, slice_size=width)
+        if not single:
+            return matmul(rows, others.T)
+        rows = take(left, slice_size=size)[:, None] * rows * right[None, :] ** 2
+        return matmul(rows, others.T) * take(left, slice_size=width)[None, :]
+
     inside = system.kernel.normal(system.right**2, system.left * root)
     surplus = (system.unit + system.shift) * root - system.left * inside
     surplus = jnp.maximum(surplus, 0) + default_shift(root.dtype) * root
     heaviest = jnp.arange(root.size) == jnp.argmax(system.pin)
     surplus = surplus + jnp.where(heaviest & (system.pin > 0), root, 0)
-    return graded.factorise(product, root, surplus)
+    return graded.factorise(products, root, surplus)
 
 
-def _upper(
-    system: NewtonSystem,
-    dtype: jnp.dtype,
-    finish: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-) -> jax.Array:
-    """[n, n] Q Q^T, its upper triangle only, block by block: 5/8 of the products.
-
-    finish: of a block and the numbers of its rows and columns, what is kept of it.
-    """
+def _factor(system: NewtonSystem) -> jax.Array:
+    """[n, n] factor of A in the dtype of the solve, in the lower triangle."""
     assert isinstance(system.kernel, DenseKernel)
-    k, left, right = system.kernel.matrix, system.left, system.right
-    n, same = k.shape[0], dtype == k.dtype
-    if not same:
-        # The scalings reach further than float32: what they make of K does not.
-        k = (left[:, None] * k * right[None, :]).astype(dtype)
-        if n <= AT_ONCE:
-            return finish(matmul(k, k.T), jnp.arange(n), jnp.arange(n))
+    k, pin = system.kernel.matrix, system.pin
+    left, right = system.left, system.right
+    unit = system.unit + system.shift + default_shift(k.dtype)
+    n = k.shape[0]
+    if n <= WHOLE:
+        q = left[:, None] * k * right[None, :]
+        matrix = jnp.diag(jnp.full_like(pin, unit)) - matmul(q, q.T)
+        return cholesky.factorise(matrix + pin[:, None] * pin[None, :])
+
+    # One triangle, block by block in place: 5/8 of the products.
     height = -(-n // STRIPES)
     first, second = np.triu_indices(STRIPES)
 
@@ -170,31 +179,14 @@ def _upper(
         rows, columns = row + jnp.arange(height), column + jnp.arange(height)
         part = jax.lax.dynamic_slice_in_dim(k, row, height)
         other = jax.lax.dynamic_slice_in_dim(k, column, height)
-        part = left[rows, None] * part * right[None, :] ** 2 if same else part
-        part = matmul(part, other.T)
-        part = part * left[None, columns] if same else part
-        part = finish(part, rows, columns)
+        part = left[rows, None] * part * right[None, :] ** 2
+        part = matmul(part, other.T) * left[None, columns]
+        diagonal = jnp.where(rows[:, None] == columns[None, :], unit, 0)
+        part = diagonal - part + pin[rows, None] * pin[None, columns]
         return jax.lax.dynamic_update_slice(matrix, part, (row, column))
 
-    pairs = first.size
-    return jax.lax.fori_loop(0, pairs, block, jnp.zeros((n, n), dtype))
-
-
-def _factor(system: NewtonSystem) -> jax.Array:
-    """[n, n] factor of A in the dtype of the solve, in the lower triangle."""
-    assert isinstance(system.kernel, DenseKernel)
-    k, pin = system.kernel.matrix, system.pin
-    unit = system.unit + system.shift + default_shift(k.dtype)
-    if k.shape[0] <= WHOLE:
-        q = system.left[:, None] * k * system.right[None, :]
-        matrix = jnp.diag(jnp.full_like(pin, unit)) - matmul(q, q.T)
-        return cholesky.factorise(matrix + pin[:, None] * pin[None, :])
-
-    def entries(part: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-        diagonal = jnp.where(rows[:, None] == columns[None, :], unit, 0)
-        return diagonal - part + pin[rows, None] * pin[None, columns]
-
-    return cholesky.factorise(_upper(system, k.dtype, entries).T)
+    upper = jax.lax.fori_loop(0, first.size, block, jnp.zeros((n, n), k.dtype))
+    return cholesky.factorise(upper.T)
 
 
 def solve_factored(

@@ -9,6 +9,8 @@ Sources: Grassmann, Taksar and Heyman, Operations Research 33 (1985); Alfa, Xue 
 Ye, Mathematics of Computation 71 (2002).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -18,36 +20,51 @@ from jaxsns.numerics import matmul
 STRIPES = 5  # of rows, eliminated one after the other
 
 
-def factorise(product: jax.Array, weights: jax.Array, surplus: jax.Array) -> jax.Array:
-    """[n, n] upper factor U of A = U^T U, in the upper triangle; anything below it.
+def factorise(
+    products: Callable[[jax.Array, int, int], jax.Array],
+    weights: jax.Array,
+    surplus: jax.Array,
+) -> jax.Array:
+    """[n, n] upper factor U of A = U^T U.
 
     Args:
-      product: [n, n] float32, Q Q^T, of which the upper triangle is read.
+      products: of a row, a number of rows and one of columns, that part of Q Q^T in
+        float32 from the diagonal of that row on; below the diagonal anything.
       weights: [n] w in the dtype of the solve, 0 where the row of Q is.
       surplus: [n] g, in all not 0.
 
-    NaN if it fails. Cost: n^3 / 3 float32 products, in matrix products but for n^2 / 8.
+    NaN if it fails. Cost: n^3 / 3 float32 products, in matrix products but for n^2 / 8;
+    1.8 arrays of [n, n] in float32, as the products are never all there.
     """
-    n, dtype = product.shape[0], weights.dtype
-    starts = [i * n // STRIPES for i in range(STRIPES)]
-    # Rows that are done hold their part of U, the others still their products.
-    matrix, solved = product, jnp.zeros(0, product.dtype)
-    for start, end in zip(starts, [*starts[1:], n], strict=True):
-        size = end - start
-        part, mine = matrix[start:end, start:], surplus[start:end]
-        if start:
-            above = matrix[:start, start:]
+    n, dtype = weights.size, weights.dtype
+    ends = [(i + 1) * n // STRIPES for i in range(STRIPES)]
+    blocks: list[jax.Array] = []  # of U on the diagonal, and what is right of them
+    rests: list[jax.Array] = []
+    solved: list[jax.Array] = []
+    # In one matrix, filled in place, XLA on the CPU copies it for an order of its own.
+    for start, end in zip([0, *ends], ends, strict=False):
+        size, first = end - start, jnp.asarray(start)
+        if rests:
+            # Or else XLA makes all products at the beginning.
+            first = jnp.where(jnp.isnan(rests[-1][-1, -1]), 0, first)
+        part, mine = products(first, size, n - start), surplus[start:end]
+        for above, known in zip(rests, solved, strict=True):
+            above = above[:, start - n :]
             own = above[:, :size]
             part = part + matmul(own.T, above)
             # Numbers of one sign again: float32 does.
-            mine = mine - matmul(own.T, solved).astype(dtype)
+            mine = mine - matmul(own.T, known).astype(dtype)
         lower, inverse = _eliminate(part, weights[start:], mine)
-        rest = matmul(jnp.maximum(inverse, 0).astype(part.dtype), part[:, size:])
-        part_solved = matmul(inverse, mine).astype(part.dtype)
-        solved = jnp.concatenate([solved, part_solved])
-        row = jnp.concatenate([lower.T.astype(part.dtype), -rest], axis=1)
-        matrix = jax.lax.dynamic_update_slice(matrix, row, (start, start))
-    return matrix
+        solved.append(matmul(inverse, mine).astype(part.dtype))
+        blocks.append(lower.T.astype(part.dtype))
+        inverse = jnp.minimum(-inverse, 0).astype(part.dtype)
+        rests.append(matmul(inverse, part[:, size:]))
+
+    def whole(block: jax.Array, rest: jax.Array) -> jax.Array:
+        row = jnp.concatenate([block, rest], axis=1)
+        return jnp.pad(row, ((0, 0), (n - row.shape[1], 0)))
+
+    return jnp.concatenate([whole(*row) for row in zip(blocks, rests, strict=True)])
 
 
 def _eliminate(part: jax.Array, weights: jax.Array, surplus: jax.Array):
