@@ -28,6 +28,7 @@ MANY_PRODUCTS = 500  # and 2 a row, where there is nothing but conjugate gradien
 # Products above which a float32 factor costs less: 10, and 1 for 50 rows.
 LEAST_PRODUCTS, ROWS_A_PRODUCT = 10, 50
 MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
+FORCING = 0.6  # power of the error to which a direction is solved
 PROBE = 40  # exact products after which sparsity is looked at: what that costs
 SPARSE_LIMIT = 0.05  # dropped mass above which a plan is not sparse
 TRUSTED = 0.1  # of the error: dropped mass below it does not harm the direction
@@ -132,7 +133,7 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
     root = newton_system.inverse_root(point.rows + point.row_stiffness)
     rhs = newton_system.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
-    accuracy = jnp.maximum(jnp.sqrt(point.error), 0.25 * target / point.error)
+    accuracy = jnp.maximum(point.error**FORCING, 0.25 * target / point.error)
     return system, rhs, root, jnp.clip(accuracy, finest, 0.1)
 
 

@@ -30,7 +30,7 @@ from jaxsns.solvers.newton_options import NewtonOptions
 FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
 SHRINK = 0.4  # of the step, at each backtrack
 TRIALS = 6
-FIRST_MU, LEAST_MU, GROW_MU = 0.1, 0.01, 4.0
+FIRST_MU, LEAST_MU, GROW_MU = 0.025, 0.01, 4.0
 
 
 class Point(NamedTuple):
