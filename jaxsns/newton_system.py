@@ -20,7 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxsns.geometry.kernel import DenseKernel, Kernel
-from jaxsns.linear import cholesky, graded, lapack
+from jaxsns.linear import cholesky, graded
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import default_shift, matmul, unit_roundoff
 
@@ -126,8 +126,8 @@ def solve_nested(
     )
 
 
-def factorise(system: NewtonSystem) -> jax.Array:
-    """[n, n] upper Cholesky factor in float32, in the upper triangle.
+def factorise(system: NewtonSystem) -> graded.Factor:
+    """Cholesky factor in float32.
 
     Of A, but in place of w w^T the heaviest row is held: solutions differ by a multiple
     of w. O(n^2 m + n^3 / 3) time, in half the time of float64. NaN if it fails.
@@ -191,7 +191,7 @@ def _factor(system: NewtonSystem) -> jax.Array:
 
 def solve_factored(
     system: NewtonSystem,
-    factor: jax.Array,
+    factor: graded.Factor,
     rhs: jax.Array,
     tolerance: ArrayLike,
     max_steps: ArrayLike,
@@ -202,7 +202,7 @@ def solve_factored(
     """
 
     def precondition(vector: jax.Array) -> jax.Array:
-        x = lapack.cholesky_solve(factor.T, vector.astype(jnp.float32))
+        x = graded.solve(factor, vector.astype(jnp.float32))
         return project(system, x.astype(vector.dtype))
 
     return conjugate_gradient(

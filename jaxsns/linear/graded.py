@@ -10,6 +10,7 @@ Ye, Mathematics of Computation 71 (2002).
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +21,19 @@ from jaxsns.numerics import matmul
 STRIPES = 5  # of rows, eliminated one after the other
 
 
+class Factor(NamedTuple):
+    """A = U^T U by stripes of rows, float32."""
+
+    inverses: tuple[jax.Array, ...]  # [s, s] of the transposed blocks on the diagonal
+    rests: tuple[jax.Array, ...]  # [s, n - end] what is right of them
+
+
 def factorise(
     products: Callable[[jax.Array, int, int], jax.Array],
     weights: jax.Array,
     surplus: jax.Array,
-) -> jax.Array:
-    """[n, n] upper factor U of A = U^T U.
+) -> Factor:
+    """Factor of A, which is [n, n].
 
     Args:
       products: of a row, a number of rows and one of columns, that part of Q Q^T in
@@ -34,14 +42,13 @@ def factorise(
       surplus: [n] g, in all not 0.
 
     NaN if it fails. Cost: n^3 / 3 float32 products, in matrix products but for n^2 / 8;
-    1.8 arrays of [n, n] in float32, as the products are never all there.
+    about an array of [n, n] in float32, as the products are never all there.
     """
     n, dtype = weights.size, weights.dtype
     ends = [(i + 1) * n // STRIPES for i in range(STRIPES)]
-    blocks: list[jax.Array] = []  # of U on the diagonal, and what is right of them
+    inverses: list[jax.Array] = []
     rests: list[jax.Array] = []
     solved: list[jax.Array] = []
-    # In one matrix, filled in place, XLA on the CPU copies it for an order of its own.
     for start, end in zip([0, *ends], ends, strict=False):
         size, first = end - start, jnp.asarray(start)
         if rests:
@@ -54,21 +61,15 @@ def factorise(
             part = part + matmul(own.T, above)
             # Numbers of one sign again: float32 does.
             mine = mine - matmul(own.T, known).astype(dtype)
-        lower, inverse = _eliminate(part, weights[start:], mine)
-        solved.append(matmul(inverse, mine).astype(part.dtype))
-        blocks.append(lower.T.astype(part.dtype))
-        inverse = jnp.minimum(-inverse, 0).astype(part.dtype)
-        rests.append(matmul(inverse, part[:, size:]))
-
-    def whole(block: jax.Array, rest: jax.Array) -> jax.Array:
-        row = jnp.concatenate([block, rest], axis=1)
-        return jnp.pad(row, ((0, 0), (n - row.shape[1], 0)))
-
-    return jnp.concatenate([whole(*row) for row in zip(blocks, rests, strict=True)])
+        inverse = _eliminate(part, weights[start:], mine)
+        solved.append(matmul(inverse, mine.astype(part.dtype)))
+        rests.append(matmul(-inverse, part[:, size:]))
+        inverses.append(inverse)
+    return Factor(tuple(inverses), tuple(rests))
 
 
-def _eliminate(part: jax.Array, weights: jax.Array, surplus: jax.Array):
-    """Factor [size, size] of the first rows of what is left, and its inverse.
+def _eliminate(part: jax.Array, weights: jax.Array, surplus: jax.Array) -> jax.Array:
+    """Inverse [size, size] of the factor of the first rows of what is left.
 
     part: [size, rest] off-diagonal entries of these rows, negated; surplus: [size].
     """
@@ -79,5 +80,22 @@ def _eliminate(part: jax.Array, weights: jax.Array, surplus: jax.Array):
     sums = jnp.sum(part[:, size:].astype(dtype) * weights[None, size:], axis=1)
     sums = matmul(block, w) + sums + surplus
     diagonal = jnp.where(w > 0, sums / jnp.where(w > 0, w, 1), 1)
-    lower = jnp.tril(lapack.cholesky(jnp.diag(diagonal) - block))
-    return lower, lapack.triangular_inverse(lower)
+    lower = lapack.cholesky(jnp.diag(diagonal) - block).astype(part.dtype)
+    # Sums of positive numbers once more.
+    return jnp.maximum(jnp.tril(lapack.triangular_inverse(jnp.tril(lower))), 0)
+
+
+def solve(factor: Factor, rhs: jax.Array) -> jax.Array:
+    """Solve A x = rhs, [n] float32, in products with what the factor holds; O(n^2).
+
+    They take a quarter of the time of LAPACK's substitution with one right side.
+    """
+    left, half = rhs, []
+    for inverse, rest in zip(*factor, strict=True):
+        size = inverse.shape[0]
+        half.append(matmul(inverse, left[:size]))
+        left = left[size:] - matmul(rest.T, half[-1])
+    x = left  # of size 0
+    for inverse, rest, y in reversed(list(zip(*factor, half, strict=True))):
+        x = jnp.concatenate([matmul(inverse.T, y - matmul(rest, x)), x])
+    return x

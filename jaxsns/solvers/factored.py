@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxsns import newton_system
 from jaxsns.history import StepKind
+from jaxsns.linear.graded import Factor
 from jaxsns.solvers import direction
 from jaxsns.solvers.direction import (
     FACTORED,
@@ -32,8 +33,8 @@ FEW = 10  # products, after which a direction is taken as it is
 @jax.named_scope("factor")
 def factor_at(
     point: Point, residual: jax.Array, shift: jax.Array, target: jax.Array
-) -> jax.Array:
-    """[n, n] upper float32 factor of the Newton matrix here."""
+) -> Factor:
+    """Float32 factor of the Newton matrix here."""
     system = direction.equations(point, residual, shift, target)[0]
     return newton_system.factorise(system)
 
@@ -54,7 +55,7 @@ def find(
     shift: jax.Array,
     target: jax.Array,
     way: Way,
-    factor: jax.Array,
+    factor: Factor,
 ) -> Direction:
     """Newton direction for a residual a - rows [n]; `target`: the error aimed at.
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxsns.linear.graded import Factor
 from jaxsns.numerics import largest_scaling
 from jaxsns.solvers import direction, factored, newton_steps
 from jaxsns.solvers.newton_options import NewtonOptions
@@ -47,7 +48,7 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
         go_on = _more(options, setting, s)
         return go_on if s.ratio is None else go_on & ~(setting.trying & (s.ratio > 0))
 
-    def run(going, factor: jax.Array | None, s: Inner) -> Inner:
+    def run(going, factor: Factor | None, s: Inner) -> Inner:
         step = functools.partial(
             newton_steps.step_once, options, setting, start.step, going, factor
         )

@@ -21,6 +21,7 @@ from jaxsns import dual, journal
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.history import StepKind
 from jaxsns.journal import Journal
+from jaxsns.linear.graded import Factor
 from jaxsns.marginal import Target
 from jaxsns.numerics import unit_roundoff
 from jaxsns.solvers import direction, factored
@@ -125,7 +126,7 @@ def _sweep(setting: Setting, point: Point) -> Point:
 
 @jax.named_scope("newton")
 def _newton(
-    options: NewtonOptions, setting: Setting, factor: jax.Array | None, s: Inner
+    options: NewtonOptions, setting: Setting, factor: Factor | None, s: Inner
 ) -> tuple[Inner, Taken]:
     """One direction, then trials of shrinking length; no move if none is good."""
     old = s.point
@@ -183,7 +184,7 @@ def step_once(
     setting: Setting,
     begun: jax.Array,
     going: Callable[[Inner], jax.Array],
-    factor: jax.Array | None,
+    factor: Factor | None,
     s: Inner,
 ) -> Inner:
     """A Newton step if it pays, and a sweep; `begun`: step at which the kernel was."""
