@@ -3,6 +3,7 @@
 Independent references: dense NumPy matrices and solves.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import problems
@@ -154,7 +155,7 @@ def _cost_of_points(n, d):
 def test_a_factor_in_float32_makes_conjugate_gradients_short():
     _, point = _splitting_point()
     factor = _factor(point)
-    assert factor.dtype == jnp.float32
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(factor))
     found, exact = _find(point, direction.FRESH, factor=factor)
     plain, _ = _find(point, direction.EXACT)
     assert int(found.way.kind) == direction.FACTORED
@@ -175,7 +176,7 @@ def test_a_factor_in_float32_makes_conjugate_gradients_short():
 
 def test_a_factor_that_failed_is_replaced():
     point = _point(90, 100, sparse=False)
-    broken = jnp.full((90, 90), jnp.nan, jnp.float32)
+    broken = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), _factor(point))
     found, _ = _find(point, direction.FACTORED, factor=broken)
     assert int(found.way.kind) == direction.WANTED
     assert np.all(np.isfinite(found.dx))
