@@ -56,6 +56,19 @@ def largest_scaling(dtype: jnp.dtype) -> float:
     return 100.0 if jnp.finfo(dtype).bits >= 64 else 20.0
 
 
+def longest_step(x: jax.Array, dx: jax.Array, axis: int | None = None) -> jax.Array:
+    """Share of a step dx up to which |x + share dx| stays near `largest_scaling`, <= 1.
+
+    A longer one would be judged by a kernel in which entries that count are missing.
+    Over `axis`, or all; x itself is within the limit.
+    """
+    limit = 1.01 * largest_scaling(x.dtype)  # and so beyond it a little, if at all
+    size = jnp.abs(dx)
+    room = (limit - jnp.sign(dx) * x) / jnp.where(size > 0, size, 1)
+    room = jnp.where(size > 0, room, 1)
+    return jnp.minimum(jnp.maximum(jnp.min(room, axis=axis), 0), 1)
+
+
 def far_below(dtype: jnp.dtype) -> float:
     """Potential that stands for -inf inside the solvers: finite, so 0 * it is 0."""
     return -1e150 if jnp.finfo(dtype).bits >= 64 else -1e18

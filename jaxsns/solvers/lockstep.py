@@ -19,6 +19,7 @@ from jaxsns.numerics import (
     default_shift,
     far_below,
     largest_scaling,
+    longest_step,
     safe_log,
     unit_roundoff,
 )
@@ -35,9 +36,10 @@ from jaxsns.solvers.lane_problems import (
     when,
 )
 from jaxsns.solvers.newton_loop import IDLE
-from jaxsns.solvers.newton_steps import FIRST_MU, GROW_MU, LEAST_MU
+from jaxsns.solvers.newton_steps import GROW_MU, LEAST_MU
 from jaxsns.status import Status, code
 
+FIRST_MU = 0.1  # of the damping
 PATIENCE = 24.0  # sweeps predicted that are made rather than a Newton step
 BLOCK = 4  # sweeps in a round: looking at errors costs as much as a sweep or two
 BLIND = 16  # sweeps at the beginning without a look: most easy problems are then done
@@ -114,8 +116,9 @@ def _newton(batch: Batch, matrix: jax.Array, s: Work) -> tuple[Work, jax.Array]:
     curvature = slope - shift * jnp.sum(step * step, axis=0)
     dx = root * step
     dx = jnp.where(batch.a > 0, dx - weighted(batch.a, dx) / batch.total, 0)
-    new = lane_problems.at(batch, matrix, old.u * jnp.exp(dx))
-    predicted = slope - 0.5 * curvature
+    length = longest_step(safe_log(old.u), dx, axis=0)
+    new = lane_problems.at(batch, matrix, old.u * jnp.exp(length * dx))
+    predicted = length * slope - 0.5 * length**2 * curvature
     better = jnp.where(new.error < old.error, 1.0, -1.0).astype(dx.dtype)
     noise = 500 * unit_roundoff(dx.dtype) * batch.total
     rho = jnp.where(predicted > noise, gain(batch, old, new) / predicted, better)

@@ -23,7 +23,7 @@ from jaxsns.history import StepKind
 from jaxsns.journal import Journal
 from jaxsns.linear.graded import Factor
 from jaxsns.marginal import Target
-from jaxsns.numerics import unit_roundoff
+from jaxsns.numerics import longest_step, unit_roundoff
 from jaxsns.solvers import direction, factored
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton_options import NewtonOptions
@@ -157,7 +157,8 @@ def _newton(
         return (rho < 0.1) & (number < TRIALS)
 
     one = jnp.ones_like(slope)
-    first = attempt((jnp.asarray(0, jnp.int32), one, old, -one))
+    length = longest_step(old.x, dx)
+    first = attempt((jnp.asarray(0, jnp.int32), length, old, -one))
     tried, _, new, rho = jax.lax.while_loop(failing, attempt, first)
     accepted = rho > 1e-4
     point = jax.tree.map(lambda u, v: jnp.where(accepted, u, v), new, old)
