@@ -80,9 +80,10 @@ def _eliminate(part: jax.Array, weights: jax.Array, surplus: jax.Array) -> jax.A
     sums = jnp.sum(part[:, size:].astype(dtype) * weights[None, size:], axis=1)
     sums = matmul(block, w) + sums + surplus
     diagonal = jnp.where(w > 0, sums / jnp.where(w > 0, w, 1), 1)
-    lower = lapack.cholesky(jnp.diag(diagonal) - block).astype(part.dtype)
-    # Sums of positive numbers once more.
-    return jnp.maximum(jnp.tril(lapack.triangular_inverse(jnp.tril(lower))), 0)
+    lower = jnp.tril(lapack.cholesky(jnp.diag(diagonal) - block))
+    # Sums of positive numbers once more: float32 would do, with twice the error.
+    inverse = jnp.tril(lapack.triangular_inverse(lower))
+    return jnp.maximum(inverse, 0).astype(part.dtype)
 
 
 def solve(factor: Factor, rhs: jax.Array) -> jax.Array:

@@ -206,6 +206,7 @@ def find(
     """
     system, rhs, root, accuracy = equations(point, residual, shift, target)
     n = rhs.shape[0]
+    many = min(MANY_PRODUCTS + 2 * n, MOST_STEPS)
     none = jnp.asarray(0, jnp.int32)
     whole = jnp.ones_like(point.error)
     if solver == "cholesky" or (solver == "auto" and n <= ALWAYS_CHOLESKY):
@@ -213,17 +214,16 @@ def find(
         did = Did(none, none, kind_of(StepKind.CHOLESKY), whole)
         return as_direction(system, root, rhs, u, way, did)
     if solver == "cg":
-        most = min(MANY_PRODUCTS + 2 * n, MOST_STEPS)
-        end = newton_system.solve_cg(system, rhs, accuracy, most)
+        end = newton_system.solve_cg(system, rhs, accuracy, many)
         did = Did(end.steps, none, kind_of(StepKind.CG), whole)
         return as_direction(system, root, rhs, end.x, way, did)
 
     sparse_pays = may_be_sparse(solver, n)
     factors = may_factorise(solver, n)
-    most = LEAST_PRODUCTS + n // ROWS_A_PRODUCT if factors else MANY_PRODUCTS + 2 * n
+    most = LEAST_PRODUCTS + n // ROWS_A_PRODUCT if factors else many
     unsolved = EXACT if sparse_pays else UNJUDGED
     first = (PROBE if solver == "auto" else 0) if sparse_pays else most
-    budget = jnp.asarray([first, most, 0, MANY_PRODUCTS], jnp.int32)[way.kind]
+    budget = jnp.asarray([first, most, 0, many], jnp.int32)[way.kind]
     end = jax.lax.cond(
         budget > 0,
         lambda: newton_system.solve_cg(system, rhs, accuracy, budget),

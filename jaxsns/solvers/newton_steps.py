@@ -176,6 +176,8 @@ def _newton(
     if factor is not None:
         kind = jnp.where(accepted, way.kind, factored.refused(s.way.kind))
         way = way._replace(kind=kind)
+        # What bad directions raised it to says nothing of the others.
+        mu = jnp.where(kind == direction.NEVER, FIRST_MU, mu)
     taken = Taken(found.kind, s.mu * old.error, found.kept)
     return s._replace(point=point, mu=mu, way=way, counts=counts), taken
 
