@@ -25,8 +25,8 @@ LINEAR_SOLVERS = ("auto", "cg", "sparse", "cholesky")
 ALWAYS_CHOLESKY, LARGEST_FACTORED = 128, 8192  # rows; between them if CG is slow
 MOST_STEPS = 10_000  # of conjugate gradients
 MANY_PRODUCTS = 500  # and 2 a row, where there is nothing but conjugate gradients
-# Products above which a float32 factor costs less: 10, and 1 for 50 rows.
-LEAST_PRODUCTS, ROWS_A_PRODUCT = 10, 50
+# Products above which a float32 factor costs less: 30, and 1 for 50 rows.
+LEAST_PRODUCTS, ROWS_A_PRODUCT = 30, 50
 MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 FORCING = 0.6  # power of the error to which a direction is solved
 PROBE = 40  # exact products after which sparsity is looked at: what that costs
