@@ -1,6 +1,7 @@
 """The only door through which inputs come in: one dtype, right shapes, a `Problem`."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -138,6 +139,12 @@ def _flat(geometry: Geometry, side: int, value: Any) -> Any:
     return jnp.asarray(value).reshape(-1) if same else value
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _uniform(size: int, like: jax.Array) -> jax.Array:
+    """[size] equal masses with the total of others."""
+    return jnp.full((size,), 1 / size, like.dtype) * jnp.sum(like)
+
+
 def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
     if value is None:
         return None
@@ -219,15 +226,11 @@ def make_problem(
     dtype = np.result_type(geometry.dtype, *[x.dtype for x in given])
     geometry = geometry.astype(dtype)
     _check_size(geometry)
-    total = jnp.asarray(1, dtype)
-    if masses_a is None and masses_b is not None:
-        total = jnp.sum(masses_b.astype(dtype))
     if masses_a is None:
-        masses_a = jnp.full((n,), 1 / n, dtype) * total
+        like = np.ones(1, dtype) if masses_b is None else masses_b.astype(dtype)
+        masses_a = _uniform(n, like)
     masses_a = masses_a.astype(dtype)
-    if masses_b is None:
-        masses_b = jnp.full((m,), 1 / m, dtype) * jnp.sum(masses_a)
-    masses_b = masses_b.astype(dtype)
+    masses_b = _uniform(m, masses_a) if masses_b is None else masses_b.astype(dtype)
     if scale_cost is not None:
         geometry = geometry.scaled(
             1 / statistic(scale_cost, geometry, masses_a, masses_b)

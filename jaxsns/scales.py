@@ -1,5 +1,7 @@
 """Scales of the costs, by name: what epsilon or the costs may be relative to."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +18,8 @@ from jaxsns.numerics import is_forbidden
 SCALES = ("max", "mean", "median", "std")
 
 
+# Compiled, since one by one its operations take longer to compile for a new shape.
+@functools.partial(jax.jit, static_argnums=0)
 def statistic(
     name: str, geometry: Dense | PointCloud | Grid, a: jax.Array, b: jax.Array
 ) -> jax.Array:

@@ -61,6 +61,14 @@ def _watch(history: bool, progress: Any) -> Watch | None:
     return Watch(history, told) if history or told is not None else None
 
 
+# Compiled, since one by one these operations and the many of the derivative took longer
+# to compile for a new shape than all together.
+@jax.jit
+def _attached(problem: Problem, f: jax.Array, g: jax.Array):
+    """Potentials with the derivative of the solution, in the gauge that is promised."""
+    return dual.centre(problem, *implicit.attach(problem, f, g))
+
+
 def solve(
     cost: Any,
     a: Any = None,
@@ -193,7 +201,6 @@ def solve(
     with jax.named_scope("jaxsns.solve"):
         given = jax.lax.stop_gradient((problem, options, start))
         out = execute(program, path, watch, *given)
-    f, g = implicit.attach(problem, out.f, out.g)
-    f, g = dual.centre(problem, f, g)
+    f, g = _attached(problem, out.f, out.g)
     steps = journal.history(out.journal)
     return Solution(problem, f, g, out.error, out.status, out.counts, name, steps)

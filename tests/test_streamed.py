@@ -1,6 +1,7 @@
 """Costs that are never stored: the same answers, and nothing of size [n, m]."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -348,18 +349,16 @@ def _loss(kind, streamed, x, y, a, b, epsilon):
     return inner + means + solution.transport_cost
 
 
-@pytest.mark.parametrize("kind", ["value", "all"])
-def test_first_derivatives_are_those_of_the_matrix(kind):
+def _close(mine, theirs):
+    for x, y in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-8 * np.abs(y).max())
+
+
+def test_first_derivatives_are_those_of_the_matrix():
     cloud = _cloud()
     given = cloud.x, cloud.y, jnp.asarray(_masses(N, [5])), jnp.asarray(_masses(M))
-    found = []
-    for streamed in (True, False):
-        gradient = jax.grad(_loss, argnums=(2, 3, 4, 6))
-        run = jax.jit(gradient, static_argnums=(0, 1))
-        found.append(run(kind, streamed, *given, 0.1))
-    for mine, theirs in zip(*found, strict=True):
-        scale = np.abs(theirs).max()
-        np.testing.assert_allclose(mine, theirs, atol=1e-8 * scale)
+    gradient = jax.jit(jax.grad(_loss, argnums=(2, 3, 4, 6)), static_argnums=(0, 1))
+    _close(*(gradient("all", streamed, *given, 0.1) for streamed in (True, False)))
 
 
 def test_derivatives_are_differences_of_solves():
@@ -379,18 +378,19 @@ def test_derivatives_are_differences_of_solves():
     np.testing.assert_allclose(slope, (4 * near - far) / 3, rtol=1e-7)
 
 
-def test_second_derivative_of_the_value():
+def test_first_and_second_derivatives_of_the_value():
     cloud = _cloud()
-    a, b = jnp.asarray(_masses(N)), jnp.asarray(_masses(M))
+    given = cloud.x, cloud.y, jnp.asarray(_masses(N, [5])), jnp.asarray(_masses(M)), 0.1
     way = jnp.asarray(R.normal(size=(N, 2)))
-    found = []
-    for streamed in (True, False):
 
-        def slope(x, streamed=streamed):
-            return jax.grad(_loss, argnums=2)("value", streamed, x, cloud.y, a, b, 0.1)
+    @functools.partial(jax.jit, static_argnums=0)
+    def both(streamed, x, *rest):
+        slopes = jax.grad(_loss, argnums=(2, 3, 4, 6))
+        along = lambda x: slopes("value", streamed, x, *rest)
+        return jax.jvp(along, (x,), (way,))
 
-        found.append(jax.jit(lambda x: jax.jvp(slope, (x,), (way,))[1])(cloud.x))  # noqa: B023
-    np.testing.assert_allclose(*found, atol=1e-8 * np.abs(found[1]).max())
+    for mine, theirs in zip(*(both(k, *given) for k in (True, False)), strict=True):
+        _close(mine, theirs)
 
 
 def _sizes(jaxpr):

@@ -67,12 +67,19 @@ def with_earlier(results: dict[str, Any], earlier: dict[str, Any]) -> dict[str, 
     names = {x["problem"] for x in results["records"]}
     kept = [x for x in earlier["records"] if x["problem"] not in names]
     about = {k: earlier[k] for k in ("environment", "seconds") if k in earlier}
-    about["problems"] = list(dict.fromkeys(x["problem"] for x in kept))
+    older = [
+        {**run, "problems": [x for x in run["problems"] if x not in names]}
+        for run in earlier.get("earlier", [])
+    ]
+    known = {x for run in older for x in run["problems"]}
+    about["problems"] = list(
+        dict.fromkeys(x["problem"] for x in kept if x["problem"] not in known)
+    )
     left = [x for x in earlier.get("left_out", []) if x not in names]
     left += results.get("left_out", [])
     merged = earlier | results | {"records": kept + results["records"]}
     merged["left_out"] = list(dict.fromkeys(left))
-    merged["earlier"] = [*earlier.get("earlier", []), about]
+    merged["earlier"] = [run for run in (*older, about) if run["problems"]]
     return merged
 
 

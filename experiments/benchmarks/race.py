@@ -6,6 +6,7 @@ from typing import Any
 from experiments import problems
 from experiments.benchmarks import contenders
 from experiments.benchmarks.arena import Arena, Run
+from experiments.benchmarks.batch_rounds import BRIEF
 from experiments.benchmarks.cases import HEADLINE, PAPER, Case, Cell, value
 from experiments.benchmarks.contenders import Contender
 from experiments.benchmarks.peer_process import PeerError, PeerTimeout
@@ -13,9 +14,6 @@ from experiments.benchmarks.peer_process import PeerError, PeerTimeout
 ATTEMPTS = 6  # thresholds that a contender is given to reach the tolerance
 SHORTEST = 1.0  # seconds, the least limit
 QUICK = 0.05  # seconds: shorter solves are repeated three times as often
-# Seconds: shorter solves are timed right after one that is not. What another library
-# leaves behind, spinning threads and cold caches, costs up to as much again.
-BRIEF = 0.25
 NEAR = 2.0  # times the quickest peer: slower peers cannot win, and run once
 FIGURED = ("OTT-JAX plain",)  # whose time is in a figure of its own, if it is brief
 OVER, MISS, OK, FAILED = "over the limit", "MISS", "ok", "failed"

@@ -7,6 +7,7 @@ from typing import Any
 from experiments import record
 from experiments.benchmarks import bars, race, unregularised
 from experiments.benchmarks.bars import Record, groups
+from experiments.benchmarks.batch_rounds import BRIEF
 from experiments.benchmarks.contenders import OURS, PEERS
 
 COMMAND = "python -m experiments.benchmarks"
@@ -142,12 +143,13 @@ Peers: {_peers(results)}.{_left_out(results)}{_earlier(results)}
 
 Errors are L1 errors of both marginals over the mass, computed by the harness in float64
 from the returned potentials. Times are medians of warm runs that alternate between the
-contenders in a rotating order, {max(runs, default=0)} at most; a number in brackets says
-that there were fewer than 5. Runs below {race.BRIEF} s come right after one of the same
-that is not timed. MISS: the error stayed above the tolerance, whatever threshold was given;
-over: above the limit of time, at this setting or an easier one. Neither counts for
-anyone; where no peer is left, a ratio is the limit over the time of `auto`, a lower
-bound. epsilon is a fraction of the largest cost, or of the mean where that is said.
+contenders in a rotating order, {max(runs, default=0)} at most; a number in brackets
+says that there were fewer than 5. Runs below {BRIEF} s come right after one of the
+same that is not timed. MISS: the error stayed above the tolerance, whatever threshold
+was given; over: above the limit of time, at this setting or an easier one. Neither
+counts for anyone; where no peer is left, a ratio is the limit over the time of `auto`,
+a lower bound. epsilon is a fraction of the largest cost, or of the mean where that is
+said.
 At n > 2000 the slowest variants of peers and most settings are left out.
 Peers' settings: [README](../experiments/benchmarks/README.md).
 
