@@ -351,6 +351,7 @@ def _loss(kind, streamed, x, y, a, b, epsilon):
 
 def _close(mine, theirs):
     for x, y in zip(mine, theirs, strict=True):
+        assert np.all(np.isfinite(y))
         np.testing.assert_allclose(x, y, atol=1e-8 * np.abs(y).max())
 
 

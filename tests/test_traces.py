@@ -63,3 +63,13 @@ def test_point_cloud_with_pnorm_is_traced_once():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 2)))
     for scale in (1.0, 2.0):
         run(jaxsns.PointCloud(scale * x, x, jaxsns.costs.pnorm(3.0)))
+
+
+def test_a_first_gradient_outside_jit_compiles_few_programs(caplog):
+    """Measured: 17. One by one the operations of the derivative made it 149."""
+    cost = jnp.asarray(np.random.default_rng(1).random((11, 13)))
+    loss = lambda cost: jnp.sum(jaxsns.solve(cost, epsilon=0.1).f ** 2)
+    with jax.log_compiles():
+        jax.grad(loss)(cost)
+    made = [x for x in caplog.messages if x.startswith("Finished XLA compilation")]
+    assert 0 < len(made) < 25

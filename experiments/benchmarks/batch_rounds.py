@@ -1,4 +1,4 @@
-"""Contenders in turns: each runs once per round, so that all see the same machine."""
+"""Contenders in turns: each is timed once a round, so that all see the same machine."""
 
 import dataclasses
 import statistics
