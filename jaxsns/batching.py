@@ -19,7 +19,7 @@ Solve = Callable[..., Any]
 def with_lanes(
     solve: Solve,
     together: Solve | None,
-    sharing: Solve | None = None,
+    partly: Solve | None = None,
     *,
     numbered: bool = False,
 ) -> Solve:
@@ -29,14 +29,14 @@ def with_lanes(
       solve: function of pytrees of arrays, returning a pytree of arrays.
       together: the same for arguments all of whose leaves carry lanes on their
         first axis; None if there is no such way for these shapes.
-      sharing: function of the number of lanes, of a pytree of bools that says which
+      partly: function of the number of lanes, of a pytree of bools that says which
         leaves have lanes, and of the arguments: the result with lanes, or None if
         what the lanes have in common is of no use. None if there is no such way.
       numbered: the last argument is a pair of int32, which lane it is and how many
         there are; each lane gets its own.
 
     Returns:
-      The function. Under `vmap` it calls `together`, or `sharing`, or else `solve`
+      The function. Under `vmap` it calls `together`, or `partly`, or else `solve`
       lane by lane on a CPU and `vmap` of `solve` elsewhere. Nested `vmap` nests this.
     """
 
@@ -50,9 +50,10 @@ def with_lanes(
         if numbered:
             arguments, batched = _numbered(size, batched, arguments)
         if together is not None:
-            out = together(*spread(size, batched, arguments))
-        elif sharing is not None:
-            out = sharing(size, batched, *arguments)
+            lanes = spread(size, batched, arguments)
+            out = merging(functools.partial(_of_lanes, together))(None, lanes)
+        elif partly is not None:
+            out = partly(size, batched, *arguments)
         if out is None:
             leaves, structure = jax.tree.flatten(arguments)
             flags = jax.tree.leaves(batched)
@@ -72,6 +73,10 @@ def with_lanes(
     return one
 
 
+def _of_lanes(together: Solve, _: None, lanes: Any) -> Any:
+    return together(*lanes)
+
+
 def _numbered(size: int, batched: Any, arguments: Any) -> tuple[Any, Any]:
     *others, lane = arguments
     mine = jnp.arange(size, dtype=jnp.int32)
@@ -88,6 +93,34 @@ def spread(size: int, batched: Any, arguments: Any) -> Any:
     leaves, structure = jax.tree.flatten(arguments)
     flags = jax.tree.leaves(batched)
     return jax.tree.unflatten(structure, map(leaf, leaves, flags))
+
+
+def merging(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Let a function of something common and of lanes take more lanes under `vmap`.
+
+    They are merged with those that it has, on the first axis of every leaf of its
+    second argument and of its result. Where the first has lanes too: as in `each`.
+    """
+
+    @custom_vmap
+    def merged(common, lanes):
+        return function(common, lanes)
+
+    @merged.def_vmap
+    def _(size, batched, common, lanes):
+        if any(jax.tree.leaves(batched[0])):
+            both = spread(size, batched, (common, lanes))
+            turn = lambda call: lambda x: call(*x)
+            out = each(turn(merged), turn(function))(both)
+        else:
+            lanes = spread(size, batched[1], lanes)
+            inner = jax.tree.leaves(lanes)[0].shape[1]
+            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lanes)
+            out = merged(common, flat)
+            out = jax.tree.map(lambda x: x.reshape(size, inner, *x.shape[1:]), out)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return merged
 
 
 def each(in_turn: Solve, beside: Solve | None = None) -> Solve:

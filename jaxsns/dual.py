@@ -9,7 +9,6 @@ that is wanted at f in place of a; then there is no gauge.
 Source: shared convention of OTT-JAX (no reference measure a b^T in the plan).
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -19,7 +18,7 @@ from jaxsns import marginal
 from jaxsns.geometry import Dense, Grid
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.marginal import Target
-from jaxsns.numerics import far_below, smallest_kept, unit_roundoff
+from jaxsns.numerics import far_below, rounding_of_entries
 from jaxsns.problem import Problem, hard
 
 
@@ -226,16 +225,10 @@ def absorb(problem: Problem, f: jax.Array) -> Absorbed:
 
 
 def kernel_noise(problem: Problem, absorbed: Absorbed) -> jax.Array:
-    """[] relative error that rounding makes in the entries of a kernel, a bound.
-
-    Of what is subtracted in their exponents: f, top, and a cost that is at most their
-    sum and the range of exponents that are kept; and in exp itself.
-    """
+    """[] relative error that rounding makes in the entries of a kernel, a bound."""
     f = jnp.max(jnp.where(problem.a > 0, jnp.abs(absorbed.f), 0))
     top = jnp.max(jnp.where(problem.b > 0, jnp.abs(absorbed.top), 0))
-    unit = unit_roundoff(problem.dtype)
-    kept = -math.log(smallest_kept(problem.dtype))
-    return 2 * unit * ((f + top) / problem.epsilon + kept)
+    return rounding_of_entries((f + top) / problem.epsilon)
 
 
 def judged_on_kernel(problem: Problem, absorbed: Absorbed, f: jax.Array, g: jax.Array):

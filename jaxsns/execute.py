@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsns import batching, journal, streaming, together
+from jaxsns import batching, journal, streaming, sweeping, together
 from jaxsns.geometry import Dense, Flipped, Streamed
 from jaxsns.journal import Lane, Watch
 from jaxsns.methods import METHODS, Options
@@ -52,8 +52,8 @@ def execute(
     if max(n, m) <= LARGEST_IN_STEP and plain:
         in_step = functools.partial(together.in_step, path)
     alone = functools.partial(_alone, method, path, None)
-    sharing = functools.partial(together.sharing, alone) if plain else None
-    return batching.with_lanes(alone, in_step, sharing)(problem, options, init)
+    swept = functools.partial(sweeping.together, alone) if plain else None
+    return batching.with_lanes(alone, in_step, swept)(problem, options, init)
 
 
 def _alone(
@@ -73,13 +73,15 @@ def _alone(
     problem = problem.with_epsilon(jnp.where(fine, problem.epsilon, 1))
     n, m = problem.shape
     swapped = n > m or isinstance(problem.geometry, Flipped)
+    # Lanes that swept together before say themselves whether that led anywhere.
+    f, g, *known = init or (None, None, False)
+    warm = known[0] if known else True
+    f = g if swapped else f
     if swapped:
         problem = problem.transposed()
-        init = None if init is None else init[::-1]
     options = dataclasses.replace(
         options, max_steps=jnp.where(fine, options.max_steps, 0)
     )
-    f = None if init is None else init[0]
     record = journal.begin(watch, problem.dtype, options.tolerance, lane)
     if isinstance(problem.geometry, Streamed):
         end = streaming.run(method, problem, options, f, record)
@@ -88,9 +90,7 @@ def _alone(
     state = start(problem, f)._replace(journal=record)
     if path:
         ratio = functools.partial(continuation.path_ratio, problem)
-        end = continuation.run(
-            problem, options, state, level, ratio, given=init is not None
-        )
+        end = continuation.run(problem, options, state, level, ratio, warm)
     else:
         end = iteration.run(lambda s: level(problem, options, s), state)
     status = explained(problem, end.f, end.g, end.status)

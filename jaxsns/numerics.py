@@ -1,5 +1,7 @@
 """Numbers that depend on the dtype, and products at full precision."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -54,6 +56,16 @@ def largest_scaling(dtype: jnp.dtype) -> float:
     e^-29 after two scalings of this size, so nothing that counts is lost.
     """
     return 100.0 if jnp.finfo(dtype).bits >= 64 else 20.0
+
+
+def rounding_of_entries(exponents: jax.Array) -> jax.Array:
+    """Relative error that rounding makes in the entries of kernels, a bound.
+
+    exponents: sums of the potentials in them over epsilon, in size. A cost is at most
+    that and the range of exponents that are kept; and there is rounding in exp itself.
+    """
+    kept = -math.log(smallest_kept(exponents.dtype))
+    return 2 * unit_roundoff(exponents.dtype) * (exponents + kept)
 
 
 def longest_step(x: jax.Array, dx: jax.Array, axis: int | None = None) -> jax.Array:

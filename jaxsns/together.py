@@ -1,18 +1,16 @@
-"""Ways to solve lanes together under `vmap`: on one cost, and tiny ones in step."""
+"""Tiny problems under `vmap`: solved in step, in chunks of lanes."""
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
 from jaxsns import batching
-from jaxsns.geometry import Dense
 from jaxsns.methods import Options
 from jaxsns.numerics import far_below
 from jaxsns.outcome import Outcome, explained, finished, input_status
 from jaxsns.problem import Problem
-from jaxsns.solvers import continuation, iteration, lane_problems, lockstep, shared
+from jaxsns.solvers import iteration, lane_problems, lockstep
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.status import Status, code
@@ -20,67 +18,8 @@ from jaxsns.status import Status, code
 CHUNK = 1 << 16  # entries of the kernels of lanes that run in step: a cache's worth
 
 
-def sharing(alone, size: int, batched, problem: Problem, options: Options, init):
-    """Lanes with one cost sweep together; those that need more go on alone."""
-    if any(jax.tree.leaves(batched[0].geometry)):
-        return None
-    if not isinstance(options, NewtonOptions):
-        return None
-    geometry = problem.formed().geometry
-    assert isinstance(geometry, Dense)
-    problem = dataclasses.replace(problem, geometry=None)
-    flags = dataclasses.replace(batched[0], geometry=None), *batched[1:]
-    lanes = batching.spread(size, flags, (problem, options, init))
-    whole = lambda p: dataclasses.replace(p, geometry=geometry)
-    given = jax.vmap(lambda p, o: input_status(whole(p), o))(*lanes[:2])
-    masses, limits, start = lanes
-    active = given == code(Status.RUNNING)
-    epsilon = jnp.max(jnp.where(active, masses.epsilon, 0))
-    same = jnp.all(jnp.where(active, masses.epsilon == epsilon, True))
-    wanted = same & (epsilon > 0) & jnp.all(limits.patience > 0)
-    pairs = shared.Pairs(
-        a=masses.a.T,
-        b=masses.b.T,
-        tolerance=limits.tolerance,
-        max_steps=limits.max_steps,
-        active=active & wanted,
-    )
-    f = None if start is None else start[0].T
-    with jax.numpy_rank_promotion("allow"):
-        swept = shared.run(geometry, jnp.where(wanted, epsilon, 1), pairs, f)
-    # Others may have needed more sweeps than a lane may make: it does its own then.
-    mine = wanted & (swept.sweeps <= limits.max_steps)
-    done = ~active | (mine & (swept.error <= limits.tolerance))
-    counts = jax.tree.map(lambda x: jnp.full((size,), x), iteration.no_counts())
-    counts = counts.plus(sweeps=jnp.where(mine, swept.sweeps, 0), passes=1)
-    status = jnp.full((size,), code(Status.CONVERGED))
-    ready = jax.vmap(finished)(given, swept.f.T, swept.g.T, swept.error, status, counts)
-
-    def lane(solve, x):
-        done, mine, ready, (problem, options, init) = x
-
-        def go_on():
-            near = mine & (ready.error <= continuation.LEVEL_TOLERANCE)
-            f, g = (jnp.zeros_like(x) for x in (problem.a, problem.b))
-            f, g = (f, g) if init is None else init
-            start = jnp.where(near, ready.f, f), jnp.where(near, ready.g, g)
-            out = solve(whole(problem), options, start)
-            return out._replace(
-                counts=out.counts.plus(**ready.counts._asdict()),
-            )
-
-        return jax.lax.cond(done, lambda: ready, go_on)
-
-    every = (done, mine, ready, lanes)
-    left = batching.each(
-        functools.partial(lane, batching.with_lanes(alone, None)),
-        functools.partial(lane, alone),
-    )
-    return jax.lax.cond(jnp.all(done), lambda x: x[2], left, every)
-
-
 def in_step(path: bool, problem: Problem, options: Options, init) -> Outcome:
-    """Tiny problems, lanes on the first axis of every leaf.
+    """Solve tiny problems, lanes on the first axis of every leaf.
 
     First a few sweeps of all of them; those that are not done by then are gathered,
     so that few chunks wait for slow lanes.

@@ -13,16 +13,20 @@ R = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 3e-4])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_float32_does_not_report_less_than_rounding_leaves(seed, epsilon):
+def test_float32_does_not_report_less_than_rounding_leaves(epsilon):
     """A kernel repeats its own rounding errors: here it must not be the judge."""
-    r = np.random.default_rng(seed)
-    x, y = r.random((60, 2)), r.random((70, 2))
-    cost = ((x[:, None] - y[None]) ** 2).sum(-1).astype(np.float32)
-    s = jaxsns.solve(cost, epsilon=epsilon, method="newton", tolerance=2e-6)
-    a, b = (np.asarray(v, float) for v in (s.problem.a, s.problem.b))
-    true = references.error(cost, a, b, s.f, s.g, float(np.float32(epsilon)))
-    assert float(s.error) >= 0.8 * true  # measured: 0.83 to 1.09
+    shares = []
+    for seed in range(12):
+        r = np.random.default_rng(seed)
+        x, y = r.random((60, 2)), r.random((70, 2))
+        cost = ((x[:, None] - y[None]) ** 2).sum(-1).astype(np.float32)
+        s = jaxsns.solve(cost, epsilon=epsilon, method="newton", tolerance=2e-6)
+        a, b = (np.asarray(v, float) for v in (s.problem.a, s.problem.b))
+        true = references.error(cost, a, b, s.f, s.g, float(np.float32(epsilon)))
+        shares.append(float(s.error) / true)
+    # Of 40 seeds: 1.01 to 1.03 in the median, 0.65 at least; by a kernel 0.74 to 0.82.
+    assert np.median(shares) >= 0.92
+    assert min(shares) >= 0.6
 
 
 @pytest.mark.parametrize("method", ["auto", "sinkhorn"])

@@ -53,8 +53,10 @@ class Dense:
 
         XLA takes what does not change out of loops: that would be the copy again.
         """
-        cost, _ = jax.lax.optimization_barrier((self.cost, potential))
-        return permitted_costs(cost)
+        return permitted_costs(self._held(potential))
+
+    def _held(self, potential: jax.Array) -> jax.Array:
+        return jax.lax.optimization_barrier((self.cost, potential))[0]
 
     def astype(self, dtype: jnp.dtype) -> "Dense":
         """Return the same costs in another dtype."""
@@ -138,7 +140,7 @@ class Dense:
         occur, whatever f and epsilon are. One maximum and one exponential pass.
         """
         reduced = lambda cost, f: f[:, None] - permitted_costs(cost)
-        top = columns.maxima(reduced, self.cost, f)
+        top = columns.maxima(reduced, self._held(f), f)
         shifted = f[:, None] - self._read_with(f) - top[None, :]
         matrix = jnp.exp(shifted / epsilon)
         small = smallest_kept(matrix.dtype)

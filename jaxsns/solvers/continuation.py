@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import dual
 from jaxsns.geometry import Grid, columns, grid_statistics
@@ -93,12 +94,12 @@ def run(
     state: S,
     update: Update,
     ratio: Callable[[], jax.Array],
-    given: bool = False,
+    given: ArrayLike = False,
 ) -> S:
     """Follow the path that `ratio` tells, then run at the wanted epsilon.
 
-    given: `state` begins at potentials that somebody gave; if they are good there is
-    no path.
+    given: [] bool, `state` begins at potentials that somebody gave; if they are good
+    there is no path.
 
     Potentials are extrapolated linearly in epsilon between levels: with it MNIST W1
     takes 28 Newton steps, without it 43, 2-D points 5 and 13 (docs/decisions.md).
@@ -110,8 +111,10 @@ def run(
     tries = isinstance(options, NewtonOptions)
 
     def from_error(error: jax.Array) -> jax.Array:
+        if given is False:
+            return ratio()
         none = lambda: jnp.zeros_like(error)
-        return jax.lax.cond(error < WARM_ERROR, none, ratio) if given else ratio()
+        return jax.lax.cond((error < WARM_ERROR) & given, none, ratio)
 
     def advance(s: PathState) -> PathState:
         trying = s.level < 0
@@ -153,7 +156,8 @@ def run(
         level, known = -1, jnp.asarray(jnp.nan, problem.dtype)
     else:
         level = 0
-        warm = dual.row_error(dual.absorb(problem, state.f)) if given else 1.0
+        cold = given is False
+        warm = 1.0 if cold else dual.row_error(dual.absorb(problem, state.f))
         known = from_error(jnp.asarray(warm, problem.dtype))
     level = jnp.asarray(level, jnp.int32)
     start = PathState(state, level, state.f, as_status(code(Status.RUNNING)), known)

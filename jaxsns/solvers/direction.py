@@ -22,11 +22,14 @@ from jaxsns.newton_system import NewtonSystem
 from jaxsns.sparse_system import Pattern
 
 LINEAR_SOLVERS = ("auto", "cg", "sparse", "cholesky")
-ALWAYS_CHOLESKY, LARGEST_FACTORED = 128, 8192  # rows; between them if CG is slow
+# Rows: up to the first always by Cholesky's factor; up to the second by one for each
+# direction if CG is slow; up to the third by one for several then.
+ALWAYS_CHOLESKY, SMALL, LARGEST_FACTORED = 32, 128, 8192
 MOST_STEPS = 10_000  # of conjugate gradients
 MANY_PRODUCTS = 500  # and 2 a row, where there is nothing but conjugate gradients
 # Products above which a float32 factor costs less: 30, and 1 for 50 rows.
 LEAST_PRODUCTS, ROWS_A_PRODUCT = 30, 50
+SMALL_PRODUCTS = 30  # the same where each direction has its factor
 MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 FORCING = 0.6  # power of the error to which a direction is solved
 PROBE = 40  # exact products after which sparsity is looked at: what that costs
@@ -115,7 +118,7 @@ def may_be_sparse(solver: str, n: int) -> bool:
 
 def may_factorise(solver: str, n: int) -> bool:
     """Whether a factor for several steps may come to be wanted."""
-    within = n <= LARGEST_FACTORED and (solver != "auto" or n > ALWAYS_CHOLESKY)
+    within = n <= LARGEST_FACTORED and (solver != "auto" or n > SMALL)
     return within and solver in ("auto", "sparse")
 
 
@@ -213,6 +216,8 @@ def find(
         u = newton_system.solve_cholesky(system, rhs)
         did = Did(none, none, kind_of(StepKind.CHOLESKY), whole)
         return as_direction(system, root, rhs, u, way, did)
+    if solver == "auto" and n <= SMALL:
+        return _small(system, rhs, root, accuracy, way)
     if solver == "cg":
         end = newton_system.solve_cg(system, rhs, accuracy, many)
         did = Did(end.steps, none, kind_of(StepKind.CG), whole)
@@ -249,6 +254,27 @@ def find(
         # What was found is used all the same; from the next step on with a factor.
         kind = jnp.where((kind == unsolved) & slow, WANTED, kind)
     way = way._replace(kind=kind.astype(jnp.int32), last=did.products)
+    return as_direction(system, root, rhs, u, way, did)
+
+
+def _small(system: NewtonSystem, rhs, root, accuracy, way: Way) -> Direction:
+    """Direction by CG, or by Cholesky's factor as soon as CG was slow on a kernel.
+
+    Less to compile than a factor for several directions, and at such sizes as fast.
+    """
+    budget = jnp.where(way.kind == UNJUDGED, SMALL_PRODUCTS, 0)
+    end = newton_system.solve_cg(system, rhs, accuracy, budget)
+    u, kind = jax.lax.cond(
+        end.converged,
+        lambda: (end.x, kind_of(StepKind.CG)),
+        lambda: (
+            newton_system.solve_cholesky(system, rhs),
+            kind_of(StepKind.CHOLESKY),
+        ),
+    )
+    did = Did(end.steps, jnp.zeros_like(end.steps), kind, jnp.ones_like(accuracy))
+    slow = ~end.converged | (_expected(end.steps, way.last) > SMALL_PRODUCTS)
+    way = way._replace(kind=jnp.where(slow, EXACT, way.kind), last=end.steps)
     return as_direction(system, root, rhs, u, way, did)
 
 

@@ -1,0 +1,119 @@
+"""Lanes under `vmap` that sweep together first; those that need more go on alone."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns import batching
+from jaxsns.geometry import Dense
+from jaxsns.methods import Options
+from jaxsns.outcome import Outcome, finished, input_status
+from jaxsns.problem import Problem
+from jaxsns.solvers import iteration, shared, side_by_side
+from jaxsns.solvers.continuation import LEVEL_TOLERANCE
+from jaxsns.solvers.newton import NewtonOptions
+from jaxsns.status import Status, code
+
+LARGEST = 1 << 16  # entries of a kernel, up to which it pays to sweep side by side
+CHUNK = 1 << 20  # bytes of the kernels that do so at once: a cache's worth
+
+
+def together(
+    alone: Callable[..., Outcome],
+    size: int,
+    batched: Any,
+    problem: Problem,
+    options: Options,
+    init: Any,
+) -> Outcome | None:
+    """Solve lanes, of which `batched` says what they have in common.
+
+    None where that leads nowhere: the lanes are solved one by one then.
+    """
+    if not isinstance(options, NewtonOptions):
+        return None
+    n, m = problem.shape
+    geometry = None
+    if not any(jax.tree.leaves(batched[0].geometry)):
+        geometry = problem.formed().geometry
+        problem = dataclasses.replace(problem, geometry=None)
+        batched = dataclasses.replace(batched[0], geometry=None), *batched[1:]
+    elif n * m > LARGEST:
+        return None
+    lanes = batching.spread(size, batched, (problem, options, init))
+    return batching.merging(functools.partial(_solve, alone))(geometry, lanes)
+
+
+def _solve(alone: Callable[..., Outcome], geometry: Dense | None, lanes) -> Outcome:
+    """Solve lanes, on the first axis of every leaf, that may have one geometry."""
+    problem, limits, _ = lanes
+    whole = lambda p: p
+    if geometry is not None:
+        whole = lambda p: dataclasses.replace(p, geometry=geometry)
+    given = jax.vmap(lambda p, o: input_status(whole(p), o))(problem, limits)
+    active = given == code(Status.RUNNING)
+    # Lanes sweep together or not at all: one that may not keeps the others from it.
+    wanted = jnp.all(limits.patience > 0)
+    # Lanes are the last axis in there, so promotion of ranks is what is meant.
+    with jax.numpy_rank_promotion("allow"):
+        if geometry is None:
+            n, m = problem.shape
+            chunk = max(CHUNK // (n * m * problem.dtype.itemsize), 1)
+            swept = batching.in_chunks(_beside, (*lanes, active & wanted), chunk)
+        else:
+            epsilon = jnp.max(jnp.where(active, problem.epsilon, 0))
+            wanted &= jnp.all(jnp.where(active, problem.epsilon == epsilon, True))
+            wanted &= epsilon > 0
+            pairs, f = _pairs(lanes, active & wanted)
+            swept = shared.run(geometry, jnp.where(wanted, epsilon, 1), pairs, f)
+            swept = jax.tree.map(jnp.transpose, swept)
+    done = ~active | (wanted & swept.sure & (swept.error <= limits.tolerance))
+    near = wanted & (swept.error <= LEVEL_TOLERANCE)
+    counts = jax.tree.map(lambda x: jnp.full_like(given, x), iteration.no_counts())
+    counts = counts.plus(sweeps=swept.sweeps, passes=1)
+    status = jnp.full_like(given, code(Status.CONVERGED))
+    ready = jax.vmap(finished)(given, swept.f, swept.g, swept.error, status, counts)
+
+    def lane(solve, x):
+        done, near, ready, (problem, options, init) = x
+
+        def go_on():
+            f, g = (jnp.zeros_like(x) for x in (problem.a, problem.b))
+            f, g = (f, g) if init is None else init
+            start = jnp.where(near, ready.f, f), jnp.where(near, ready.g, g)
+            out = solve(whole(problem), options, (*start, near | (init is not None)))
+            return out._replace(counts=out.counts.plus(**ready.counts._asdict()))
+
+        return jax.lax.cond(done, lambda: ready, go_on)
+
+    left = batching.each(
+        functools.partial(lane, batching.with_lanes(alone, None)),
+        functools.partial(lane, alone),
+    )
+    every = (done, near, ready, lanes)
+    return jax.lax.cond(jnp.all(done), lambda x: x[2], left, every)
+
+
+def _pairs(lanes, active: jax.Array) -> tuple[shared.Pairs, jax.Array | None]:
+    """Masses of lanes, on the last axis, and the row potentials to start from."""
+    problem, limits, start = lanes
+    pairs = shared.Pairs(
+        a=problem.a.T,
+        b=problem.b.T,
+        tolerance=jnp.asarray(limits.tolerance),
+        max_steps=jnp.asarray(limits.max_steps),
+        active=active,
+    )
+    return pairs, None if start is None else start[0].T
+
+
+def _beside(work) -> shared.Swept:
+    """Sweep a chunk of lanes side by side, results with lanes on the first axis."""
+    *lanes, active = work
+    problem = lanes[0].with_epsilon(jnp.where(active, lanes[0].epsilon, 1))
+    swept = side_by_side.run(problem, *_pairs(lanes, active))
+    return jax.tree.map(jnp.transpose, swept)
