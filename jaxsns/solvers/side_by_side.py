@@ -33,6 +33,7 @@ def run(problem: Problem, pairs: Pairs, f: jax.Array | None) -> Swept:
 
     def judged():
         f, g, error = jax.vmap(dual.judged)(problem, swept.f.T, swept.g.T)
-        return swept._replace(f=f.T, g=g.T, error=error, sure=near)
+        known = Swept(f.T, g.T, error, near, swept.sweeps)
+        return jax.tree.map(lambda u, v: jnp.where(swept.sure, u, v), swept, known)
 
     return jax.lax.cond(jnp.all(swept.sure | ~near), lambda: swept, judged)
