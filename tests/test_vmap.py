@@ -50,6 +50,10 @@ def test_a_finished_lane_does_not_change(method):
     np.testing.assert_array_equal(easy.f[0], hard.f[0])
     np.testing.assert_array_equal(easy.g[0], hard.g[0])
     assert int(easy.counts.sweeps[0]) == int(hard.counts.sweeps[0])
+    # One that sweeps for longer, at the side of the first where lanes do that.
+    longer = run(pair, jnp.asarray([0.2, 0.17]))
+    assert int(longer.counts.sweeps[1]) >= int(longer.counts.sweeps[0])
+    np.testing.assert_array_equal(easy.f[0], longer.f[0])
 
 
 def test_a_batched_solution_answers_for_all_lanes():
