@@ -15,6 +15,8 @@ from jax.custom_batching import custom_vmap
 
 Solve = Callable[..., Any]
 
+LARGEST_COPY = 1 << 26  # bytes of what all lanes have in common, given to each
+
 
 def with_lanes(
     solve: Solve,
@@ -37,7 +39,7 @@ def with_lanes(
 
     Returns:
       The function. Under `vmap` it calls `together`, or `partly`, or else `solve`
-      lane by lane on a CPU and `vmap` of `solve` elsewhere. Nested `vmap` nests this.
+      lane by lane on a CPU and `vmap` of `solve` elsewhere. More lanes: see `merging`.
     """
 
     @custom_vmap
@@ -55,22 +57,26 @@ def with_lanes(
         elif partly is not None:
             out = partly(size, batched, *arguments)
         if out is None:
-            leaves, structure = jax.tree.flatten(arguments)
-            flags = jax.tree.leaves(batched)
-            moving = [x for x, flag in zip(leaves, flags, strict=True) if flag]
-
-            def lane(function, mine):
-                mine = iter(mine)
-                both = zip(leaves, flags, strict=True)
-                full = [next(mine) if flag else x for x, flag in both]
-                return function(*jax.tree.unflatten(structure, full))
-
-            out = each(functools.partial(lane, one), functools.partial(lane, solve))(
-                moving
-            )
+            out = _lane_by_lane(one, solve, batched, arguments)
         return out, jax.tree.map(lambda _: True, out)
 
     return one
+
+
+def _lane_by_lane(in_turn: Solve, beside: Solve, batched: Any, arguments: Any) -> Any:
+    """Map as in `each` over the leaves that have lanes; the others are not copied."""
+    leaves, structure = jax.tree.flatten(arguments)
+    flags = jax.tree.leaves(batched)
+    moving = [x for x, flag in zip(leaves, flags, strict=True) if flag]
+
+    def lane(function, mine):
+        mine = iter(mine)
+        both = zip(leaves, flags, strict=True)
+        full = [next(mine) if flag else x for x, flag in both]
+        return function(*jax.tree.unflatten(structure, full))
+
+    take = functools.partial
+    return each(take(lane, in_turn), take(lane, beside))(moving)
 
 
 def _of_lanes(together: Solve, _: None, lanes: Any) -> Any:
@@ -99,7 +105,8 @@ def merging(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Let a function of something common and of lanes take more lanes under `vmap`.
 
     They are merged with those that it has, on the first axis of every leaf of its
-    second argument and of its result. Where the first has lanes too: as in `each`.
+    second argument and of its result. Not where the first has lanes too, or where much
+    would have to be copied for each of the new lanes: these follow one another then.
     """
 
     @custom_vmap
@@ -108,10 +115,10 @@ def merging(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
     @merged.def_vmap
     def _(size, batched, common, lanes):
-        if any(jax.tree.leaves(batched[0])):
-            both = spread(size, batched, (common, lanes))
-            turn = lambda call: lambda x: call(*x)
-            out = each(turn(merged), turn(function))(both)
+        pairs = zip(jax.tree.leaves(lanes), jax.tree.leaves(batched[1]), strict=True)
+        copied = size * sum(x.nbytes for x, moves in pairs if not moves)
+        if any(jax.tree.leaves(batched[0])) or copied > LARGEST_COPY:
+            out = _lane_by_lane(merged, function, batched, (common, lanes))
         else:
             lanes = spread(size, batched[1], lanes)
             inner = jax.tree.leaves(lanes)[0].shape[1]

@@ -58,23 +58,19 @@ def _solve(alone: Callable[..., Outcome], geometry: Dense | None, lanes) -> Outc
     active = given == code(Status.RUNNING)
     # Lanes sweep together or not at all: one that may not keeps the others from it.
     wanted = jnp.all(limits.patience > 0)
+    if geometry is None:
+        sweeps = functools.partial(jax.lax.platform_dependent, cpu=_beside, default=_no)
+    else:
+        epsilon = jnp.max(jnp.where(active, problem.epsilon, 0))
+        wanted &= jnp.all(jnp.where(active, problem.epsilon == epsilon, True))
+        sweeps = functools.partial(_on_one, geometry)
     # Lanes are the last axis in there, so promotion of ranks is what is meant.
     with jax.numpy_rank_promotion("allow"):
-        if geometry is None:
-            n, m = problem.shape
-            chunk = max(CHUNK // (n * m * problem.dtype.itemsize), 1)
-            swept = batching.in_chunks(_beside, (*lanes, active & wanted), chunk)
-        else:
-            epsilon = jnp.max(jnp.where(active, problem.epsilon, 0))
-            wanted &= jnp.all(jnp.where(active, problem.epsilon == epsilon, True))
-            wanted &= epsilon > 0
-            pairs, f = _pairs(lanes, active & wanted)
-            swept = shared.run(geometry, jnp.where(wanted, epsilon, 1), pairs, f)
-            swept = jax.tree.map(jnp.transpose, swept)
-    done = ~active | (wanted & swept.sure & (swept.error <= limits.tolerance))
-    near = wanted & (swept.error <= LEVEL_TOLERANCE)
+        swept, passes = jax.lax.cond(wanted, sweeps, _no, (*lanes, active))
+    done = ~active | (swept.sure & (swept.error <= limits.tolerance))
+    near = swept.error <= LEVEL_TOLERANCE
     counts = jax.tree.map(lambda x: jnp.full_like(given, x), iteration.no_counts())
-    counts = counts.plus(sweeps=swept.sweeps, passes=1)
+    counts = counts.plus(sweeps=swept.sweeps, passes=passes)
     status = jnp.full_like(given, code(Status.CONVERGED))
     ready = jax.vmap(finished)(given, swept.f, swept.g, swept.error, status, counts)
 
@@ -111,9 +107,33 @@ def _pairs(lanes, active: jax.Array) -> tuple[shared.Pairs, jax.Array | None]:
     return pairs, None if start is None else start[0].T
 
 
-def _beside(work) -> shared.Swept:
-    """Sweep a chunk of lanes side by side, results with lanes on the first axis."""
+def _on_one(geometry: Dense, work) -> tuple[shared.Swept, jax.Array]:
+    """Sweep lanes, on first axes, on the kernel of one cost; and passes a lane."""
     *lanes, active = work
-    problem = lanes[0].with_epsilon(jnp.where(active, lanes[0].epsilon, 1))
-    swept = side_by_side.run(problem, *_pairs(lanes, active))
-    return jax.tree.map(jnp.transpose, swept)
+    epsilon = jnp.max(jnp.where(active, lanes[0].epsilon, 0))
+    epsilon = jnp.where(epsilon > 0, epsilon, 1)
+    swept = shared.run(geometry, epsilon, *_pairs(lanes, active))
+    return jax.tree.map(jnp.transpose, swept), jnp.ones_like(active, jnp.int32)
+
+
+def _beside(work) -> tuple[shared.Swept, jax.Array]:
+    """Sweep lanes, on first axes, side by side in chunks; and passes a lane."""
+
+    def chunk(work):
+        *lanes, active = work
+        problem = lanes[0].with_epsilon(jnp.where(active, lanes[0].epsilon, 1))
+        swept = side_by_side.run(problem, *_pairs(lanes, active))
+        return jax.tree.map(jnp.transpose, swept)
+
+    (n, m), dtype = work[0].shape, work[0].dtype
+    size = max(CHUNK // (n * m * dtype.itemsize), 1)
+    return batching.in_chunks(chunk, work, size), jnp.ones_like(work[-1], jnp.int32)
+
+
+def _no(work) -> tuple[shared.Swept, jax.Array]:
+    """No sweeps: on an accelerator lanes run beside each other in any case."""
+    problem, *_, active = work
+    none = jnp.zeros_like(active, jnp.int32)
+    error = jnp.full_like(problem.epsilon, jnp.inf)
+    f, g = jnp.zeros_like(problem.a), jnp.zeros_like(problem.b)
+    return shared.Swept(f, g, error, jnp.zeros_like(active), none), none

@@ -7,7 +7,7 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns import Status
+from jaxsns import Status, batching
 from jaxsns.solvers import side_by_side
 
 METHODS = ["auto", "newton", "sinkhorn", "sns"]
@@ -145,6 +145,25 @@ def test_a_batch_of_batches_is_a_larger_batch(size, common):
             mine = np.asarray(a[i, 0] if common else a[i, j])
             f, g = references.sinkhorn(cost, mine, np.asarray(b[j]), 0.2)
             plan = references.plan(cost, f, g, 0.2)
+            np.testing.assert_allclose(both.plan()[i, j], plan, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [(69, 72), (6, 7)])
+def test_batches_with_much_in_common_run_in_turn(size, monkeypatch):
+    """Epsilons outside, costs inside: here no copy of the costs may be made."""
+    monkeypatch.setattr(batching, "LARGEST_COPY", 0)
+    costs = COSTS[:2, : size[0], : size[1]]
+    inner = jax.vmap(
+        lambda c, e: jaxsns.solve(c, epsilon=e, tolerance=1e-10), (0, None)
+    )
+    epsilons = [0.3, 0.2, 0.01]
+    both = jax.vmap(inner, (None, 0))(costs, jnp.asarray(epsilons))
+    assert np.all(both.converged)
+    a, b = np.full(size[0], 1 / size[0]), np.full(size[1], 1 / size[1])
+    for i, epsilon in enumerate(epsilons):
+        for j, cost in enumerate(np.asarray(costs)):
+            f, g = references.sinkhorn(cost, a, b, epsilon)
+            plan = references.plan(cost, f, g, epsilon)
             np.testing.assert_allclose(both.plan()[i, j], plan, atol=1e-10)
 
 
