@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns import newton_system, sparse_system
+from jaxsns import mixed_precision, newton_system, sparse_system
 from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.history import StepKind
 from jaxsns.linear.conjugate_gradient import CGResult
@@ -75,6 +75,7 @@ class Point(NamedTuple):
     column_stiffness: jax.Array  # [m]
     gauge: jax.Array  # [] bool: whether potentials have one
     error: jax.Array  # [] relative L1
+    rough: DenseKernel | None = None  # the kernel in float32, where that pays
 
 
 def permitted(solver: str, kernel: Kernel) -> str:
@@ -138,6 +139,14 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
     accuracy = jnp.maximum(point.error**FORCING, 0.25 * target / point.error)
     return system, rhs, root, jnp.clip(accuracy, finest, 0.1)
+
+
+def _conjugate_gradients(
+    system: NewtonSystem, point: Point, rhs: jax.Array, accuracy, budget: jax.Array
+) -> CGResult:
+    if point.rough is None:
+        return newton_system.solve_cg(system, rhs, accuracy, budget)
+    return mixed_precision.solve(system, point.rough, rhs, accuracy, budget)
 
 
 def _sparse_solve(
@@ -219,7 +228,7 @@ def find(
     if solver == "auto" and n <= SMALL:
         return _small(system, rhs, root, accuracy, way)
     if solver == "cg":
-        end = newton_system.solve_cg(system, rhs, accuracy, many)
+        end = _conjugate_gradients(system, point, rhs, accuracy, jnp.asarray(many))
         did = Did(end.steps, none, kind_of(StepKind.CG), whole)
         return as_direction(system, root, rhs, end.x, way, did)
 
@@ -231,7 +240,7 @@ def find(
     budget = jnp.asarray([first, most, 0, many], jnp.int32)[way.kind]
     end = jax.lax.cond(
         budget > 0,
-        lambda: newton_system.solve_cg(system, rhs, accuracy, budget),
+        lambda: _conjugate_gradients(system, point, rhs, accuracy, budget),
         lambda: CGResult(jnp.zeros_like(rhs), none, jnp.asarray(False)),
     )
     did = Did(end.steps, none, kind_of(StepKind.CG), whole)

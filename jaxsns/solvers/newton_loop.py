@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxsns.linear.graded import Factor
+from jaxsns import mixed_precision
 from jaxsns.numerics import largest_scaling
 from jaxsns.solvers import direction, factored, newton_steps
 from jaxsns.solvers.newton_options import NewtonOptions
@@ -48,18 +48,41 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
         go_on = _more(options, setting, s)
         return go_on if s.ratio is None else go_on & ~(setting.trying & (s.ratio > 0))
 
-    def run(going, factor: Factor | None, s: Inner) -> Inner:
+    def run(going, factor, s: Inner, setting=setting, sweeping=False) -> Inner:
         step = functools.partial(
-            newton_steps.step_once, options, setting, start.step, going, factor
+            newton_steps.step_once,
+            options,
+            setting,
+            start.step,
+            going,
+            factor,
+            sweeping=sweeping,
         )
         return jax.lax.while_loop(going, step, s)
 
     # Two loops: carried through one, a factor would be copied each step.
     without = lambda s: more(s) & (s.way.kind < direction.WANTED) & ~asked(s)
     useful = lambda s: more(s) & (s.way.kind > direction.WANTED)
-    factors = direction.may_factorise(options.linear_solver, start.point.x.shape[0])
-    if setting.path is None and not factors:
+    n = start.point.x.shape[0]
+    factors = direction.may_factorise(options.linear_solver, n)
+    conjugate = options.linear_solver in ("auto", "cg")
+    rough = conjugate and mixed_precision.pays(setting.kernel, n, direction.SMALL)
+    if setting.path is None and not factors and not rough:
         return run(without, None, start)
+
+    def unfactored(s: Inner) -> Inner:
+        """Without a factor; the float32 copy is made for the first direction."""
+        if not rough:
+            return run(without, None, s)
+        due = functools.partial(newton_steps.due, options, setting, start.step)
+        early = lambda s: without(s) & ~due(s)
+        s = run(early, None, s, sweeping=True)
+
+        def steps(s: Inner) -> Inner:
+            copy = mixed_precision.copy(setting.kernel)
+            return run(without, None, s, setting._replace(rough=copy))
+
+        return jax.lax.cond(without(s), steps, lambda s: s, s)
 
     def phase(s: Inner) -> Inner:
         """From where a factor is wanted up to where it does not do any more."""
@@ -67,7 +90,7 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
         return run(useful, factor, s._replace(way=factored.with_factor(s.way)))
 
     def both(s: Inner) -> Inner:
-        s = run(without, None, s)
+        s = unfactored(s)
         if factors:
             wanted = more(s) & (s.way.kind == direction.WANTED)
             s = jax.lax.cond(wanted, phase, lambda s: s, s)

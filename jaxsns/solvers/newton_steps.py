@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import dual, journal
-from jaxsns.geometry.kernel import Kernel
+from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.history import StepKind
 from jaxsns.journal import Journal
 from jaxsns.linear.graded import Factor
@@ -78,6 +78,7 @@ class Setting(NamedTuple):
     target: jax.Array  # [] error to reach
     trying: jax.Array | bool = False  # go on only where a path would cost more
     path: Callable[[], jax.Array] | None = None  # [] its ratio, 0 if there is none
+    rough: DenseKernel | None = None  # the kernel in float32, where that pays
 
 
 def at(setting: Setting, x: jax.Array) -> Point:
@@ -106,6 +107,7 @@ def _there(setting: Setting, point: Point) -> direction.Point:
         setting.columns.stiffness(point.y),
         setting.gauge,
         point.error,
+        setting.rough,
     )
 
 
@@ -182,6 +184,15 @@ def _newton(
     return s._replace(point=point, mu=mu, way=way, counts=counts), taken
 
 
+def due(
+    options: NewtonOptions, setting: Setting, begun: jax.Array, s: Inner
+) -> jax.Array:
+    """[] bool: whether a Newton step pays; `begun`: step at which the kernel was."""
+    needed = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
+    slow = ~((s.contraction < 1) & (needed <= options.patience))
+    return s.newton | (slow & (s.step - begun >= FIRST_SWEEPS))
+
+
 def step_once(
     options: NewtonOptions,
     setting: Setting,
@@ -189,17 +200,19 @@ def step_once(
     going: Callable[[Inner], jax.Array],
     factor: Factor | None,
     s: Inner,
+    sweeping: bool = False,
 ) -> Inner:
-    """A Newton step if it pays, and a sweep; `begun`: step at which the kernel was."""
-    needed = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
-    slow = ~((s.contraction < 1) & (needed <= options.patience))
-    newton = s.newton | (slow & (s.step - begun >= FIRST_SWEEPS))
-    moved, taken = jax.lax.cond(
-        newton,
-        lambda t: _newton(options, setting, factor, t),
-        lambda t: (t, _no_direction(t)),
-        s,
-    )
+    """A Newton step if it is `due`, and a sweep; if `sweeping` it never is."""
+    if sweeping:
+        newton, (moved, taken) = s.newton, (s, _no_direction(s))
+    else:
+        newton = due(options, setting, begun, s)
+        moved, taken = jax.lax.cond(
+            newton,
+            lambda t: _newton(options, setting, factor, t),
+            lambda t: (t, _no_direction(t)),
+            s,
+        )
     point = _sweep(setting, moved.point)
     fine = jnp.isfinite(point.error)
     point = jax.tree.map(lambda u, v: jnp.where(fine, u, v), point, moved.point)
