@@ -1,9 +1,10 @@
 """Conjugate gradients on a float32 copy of a kernel, ended on the kernel itself.
 
-Nearly all of a product's time is reading the kernel: half of it in float32, and a third
-where the copy fits a cache that the kernel does not (docs/decisions.md). What float32
-cannot tell, modes with eigenvalues below 1e-7 of a plan that nearly splits, shows in the
-residual, which is found anew with the kernel itself; from there the same iteration goes on.
+A product's time is that of reading the kernel: half in float32, and a third where the
+copy fits a cache that the kernel does not (docs/decisions.md). What float32 cannot
+tell, modes with eigenvalues below 1e-7 of a plan that nearly splits, shows in the
+residual, which is found anew with the kernel itself; from there the same iteration
+goes on.
 Source: iterative refinement with an inner solver of lower precision, Carson and Higham,
 SIAM J. Sci. Comput. 40 (2018).
 """
@@ -74,7 +75,7 @@ def solve(
 
     nothing = lambda: (jnp.zeros_like(rhs), rhs, square)
     x, residual, fallen = jax.lax.cond(first.steps > 0, left_over, nothing)
-    spent = first.steps + (first.steps > 0)
+    spent = first.steps + jnp.where(first.steps > 0, 1, 0)
     near = jnp.where(spent > 0, SLACK, 1) * tolerance
     second = conjugate_gradient(
         lambda v: newton_system.product(system, v),

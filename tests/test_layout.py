@@ -60,6 +60,7 @@ ORDER = [
     "near_kernel",
     "look",
     "newton_system",
+    "mixed_precision",
     "sparse_system",
     "implicit_streamed",
     "implicit",

@@ -1,0 +1,131 @@
+"""Conjugate gradients in float32 that end in float64, against dense solves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsns
+from jaxsns import mixed_precision, newton_system
+from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.linear.conjugate_gradient import conjugate_gradient
+
+
+def system_of(plan: np.ndarray, shift: float) -> newton_system.NewtonSystem:
+    """Newton system of a plan, with scalings far from 1 around the kernel."""
+    rng = np.random.default_rng(5)
+    u, v = (np.exp(8 * rng.normal(size=k)) for k in plan.shape)
+    v = v / v.max()
+    kernel = plan / u[:, None] / v[None, :]
+    size = kernel.max(axis=0)
+    return newton_system.make_system(
+        DenseKernel(jnp.asarray(kernel / size)),
+        jnp.asarray(u),
+        jnp.asarray(v * size),
+        jnp.asarray(plan.sum(1)),
+        jnp.asarray(plan.sum(0)),
+        jnp.asarray(shift),
+    )
+
+
+def blocks(link: float) -> np.ndarray:
+    """Plan of two blocks with little mass between them."""
+    rng = np.random.default_rng(0)
+    plan = rng.uniform(0.1, 1.0, (40, 50)) ** 4
+    plan[:15, 20:] *= link
+    plan[15:, :20] *= link
+    return plan / plan.sum()
+
+
+def dense(system: newton_system.NewtonSystem) -> np.ndarray:
+    """The matrix, from products with unit vectors in float64."""
+    n = system.pin.size
+    product = jax.vmap(lambda v: newton_system.product(system, v))
+    return np.asarray(product(jnp.eye(n)))
+
+
+@pytest.mark.parametrize("link", [1.0, 1e-6, 1e-11])
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-5, 1e-6])
+def test_the_residual_is_as_small_as_it_was_asked_to_be(link, tolerance):
+    """Also where an eigenvalue is far below what float32 can tell from 0."""
+    system = system_of(blocks(link), 0.0)
+    rough = mixed_precision.copy(system.kernel)
+    assert rough.matrix.dtype == jnp.float32
+    rng = np.random.default_rng(1)
+    rhs = newton_system.project(system, jnp.asarray(1e-30 * rng.normal(size=40)))
+    end = mixed_precision.solve(
+        system, rough, rhs, jnp.asarray(tolerance), jnp.asarray(400)
+    )
+    assert bool(end.converged)
+    matrix = dense(system)
+    weights = 1 / np.diag(matrix)
+    residual = np.asarray(rhs) - matrix @ np.asarray(end.x)
+    fallen = np.sqrt((residual @ (weights * residual)) / (rhs @ (weights * rhs)))
+    # The residual of a recurrence is not quite that of its x: 2.4e-7 beside 1e-8 once.
+    assert fallen <= mixed_precision.SLACK * tolerance + 3e-7
+
+
+def test_most_products_are_in_float32(monkeypatch):
+    """On a plan that is no extreme nothing is left to do in float64."""
+    spent = []
+
+    def counting(product, rhs, precondition, tolerance, max_steps):
+        end = conjugate_gradient(product, rhs, precondition, tolerance, max_steps)
+        spent.append((rhs.dtype.name, int(end.steps)))
+        return end
+
+    monkeypatch.setattr(mixed_precision, "conjugate_gradient", counting)
+    system = system_of(blocks(1.0), 1e-4)
+    rough = mixed_precision.copy(system.kernel)
+    rhs = newton_system.project(system, jnp.sin(jnp.arange(40.0)))
+    end = mixed_precision.solve(system, rough, rhs, jnp.asarray(1e-3), jnp.asarray(400))
+    (first, single), (second, double) = spent
+    assert (first, second) == ("float32", "float64")
+    assert single >= 3
+    assert double == 0
+    assert int(end.steps) == single + 1  # and the one that finds the residual
+
+
+def test_a_limit_of_products_is_kept():
+    """Both kinds and the product in between count."""
+    system = system_of(blocks(1e-6), 0.0)
+    rough = mixed_precision.copy(system.kernel)
+    rhs = newton_system.project(system, jnp.sin(jnp.arange(40.0)))
+    run = jax.jit(mixed_precision.solve)
+    for most in (0, 1, 2, 5, 12):
+        end = run(system, rough, rhs, jnp.asarray(1e-5), jnp.asarray(most))
+        assert int(end.steps) <= most + 1
+        assert not bool(end.converged)
+        assert np.all(np.isfinite(end.x))
+
+
+def test_a_copy_that_is_of_no_use_does_no_harm():
+    """Directions are right whatever the copy holds; NaN included."""
+    system = system_of(blocks(1.0), 1e-3)
+    rhs = newton_system.project(system, jnp.sin(jnp.arange(40.0)))
+    exact = np.linalg.solve(dense(system), np.asarray(rhs))
+    for value in (jnp.nan, 0.0, 1e30):
+        rough = DenseKernel(jnp.full(system.kernel.matrix.shape, value, jnp.float32))
+        end = mixed_precision.solve(
+            system, rough, rhs, jnp.asarray(1e-4), jnp.asarray(400)
+        )
+        assert bool(end.converged)
+        np.testing.assert_allclose(end.x, exact, atol=1e-3 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize(
+    ("n", "dtype", "taken"),
+    [(128, "float64", False), (130, "float64", True), (130, "float32", False)],
+)
+def test_it_is_taken_where_it_pays(n, dtype, taken, monkeypatch):
+    """Above the sizes whose directions have a factor each; never in float32."""
+    traced = []
+    solve = mixed_precision.solve
+    spy = lambda *given: traced.append(given) or solve(*given)
+    monkeypatch.setattr(mixed_precision, "solve", spy)
+    jax.clear_caches()
+    jax.make_jaxpr(lambda c: jaxsns.solve(c, epsilon=0.01).error)(
+        jnp.ones((n, n), dtype)
+    )
+    jax.clear_caches()  # of what holds the spy
+    assert bool(traced) == taken
