@@ -13,6 +13,7 @@ from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 
 IDLE = 4  # steps without progress after which a kernel is left
 FAST = 0.7  # contraction of the last of the first sweeps, up to which a path costs more
+FEW = 45  # sweeps left, as the last contracted, up to which a path costs more
 
 
 def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
@@ -31,7 +32,9 @@ def _asked(
     """
     if setting.path is None or s.ratio is None:
         return jnp.asarray(False)
-    slow = (s.step - begun == FIRST_SWEEPS) & (s.contraction > FAST)
+    left = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
+    fast = (s.contraction <= FAST) | ((s.contraction < 1) & (left <= FEW))
+    slow = (s.step - begun == FIRST_SWEEPS) & ~fast
     failed = ~_more(options, setting, s) & ~(s.point.error <= setting.target)
     failed = failed & (s.step < options.max_steps)
     return setting.trying & jnp.isnan(s.ratio) & (slow | failed)
