@@ -214,6 +214,23 @@ def test_no_path_where_the_first_sweeps_contract_fast():
     assert references.error(points, even, even, s.f, s.g, epsilon) <= 1.05e-10
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_path_where_a_loose_tolerance_is_near(seed):
+    """The same problem: Newton's steps at once to 1e-2, down a path to 1e-9."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(2, 60, 2))
+    cost = ((x[:, None] - y[None]) ** 2).sum(-1)
+    epsilon = cost.max() / 600
+    even = np.full(60, 1 / 60)
+    for tolerance, direct in ((1e-2, True), (1e-9, False)):
+        s = jaxsns.solve(cost, epsilon=epsilon, tolerance=tolerance, history=True)
+        assert s.converged
+        assert np.all(s.history.rows()["epsilon"] == epsilon) == direct
+        assert int(s.counts.newton_steps) > 0
+        error = references.error(cost, even, even, s.f, s.g, epsilon)
+        assert error <= 1.05 * tolerance
+
+
 def test_slow_cg_hands_over_to_cholesky():
     """epsilon = 1e-4: CG alone needs thousands of products, auto far fewer."""
     cost, a, b = problems.assignment(300)

@@ -13,7 +13,7 @@ from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 
 IDLE = 4  # steps without progress after which a kernel is left
 FAST = 0.7  # contraction of the last of the first sweeps, up to which a path costs more
-FEW = 45  # sweeps left, as the last contracted, up to which a path costs more
+FEW = 45  # sweeps left, as the last contracted, up to which steps at once cost less
 
 
 def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
