@@ -291,6 +291,7 @@ def own_methods(records: list[Record]) -> tuple[list[Statement], str]:
     headers = ["problem", "epsilon", "tolerance", "dtype", "auto / ms"]
     headers += ["best of ours", "its ms", "auto / best"]
     text = record.table(rows, headers)
+    text += "\n\nIn turn with our own methods only, no peers in between."
     if unreached:
         missed = ", ".join(
             f"{x['problem']} {x['epsilon']} {x['tolerance']:g} {x['dtype']}"
