@@ -73,6 +73,7 @@ ORDER = [
     "solvers.direction",
     "solvers.factored",
     "solvers.newton_options",
+    "solvers.trials",
     "solvers.newton_steps",
     "solvers.newton_loop",
     "solvers.newton",

@@ -6,9 +6,10 @@ of it, directions, trials, Sinkhorn sweeps in between, costs products with one
 kernel; exponentials of the matrix are needed only to absorb, a few times a solve.
 
 Globalisation: a Levenberg shift proportional to the error, an exact dual gain for
-each trial step, backtracking, and a Sinkhorn sweep after every step, which never
-lowers the dual. Sources: Tang et al., ICLR 2024 (sweeps, then Newton); Tang and
-Qiu, NeurIPS 2024, section on SSNS (shift mu |gradient| and ratio test).
+each trial step, shorter or longer ones (`trials`), and a Sinkhorn sweep after every
+step, which never lowers the dual. Sources: Tang et al., ICLR 2024 (sweeps, then
+Newton); Tang and Qiu, NeurIPS 2024, section on SSNS (shift mu |gradient| and ratio
+test).
 """
 
 from collections.abc import Callable
@@ -24,13 +25,11 @@ from jaxsns.journal import Journal
 from jaxsns.linear.graded import Factor
 from jaxsns.marginal import Target
 from jaxsns.numerics import longest_step, unit_roundoff
-from jaxsns.solvers import direction, factored
+from jaxsns.solvers import direction, factored, trials
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton_options import NewtonOptions
 
 FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
-SHRINK = 0.4  # of the step, at each backtrack
-TRIALS = 6
 FIRST_MU, LEAST_MU, GROW_MU = 0.025, 0.01, 4.0
 
 
@@ -130,7 +129,7 @@ def _sweep(setting: Setting, point: Point) -> Point:
 def _newton(
     options: NewtonOptions, setting: Setting, factor: Factor | None, s: Inner
 ) -> tuple[Inner, Taken]:
-    """One direction, then trials of shrinking length; no move if none is good."""
+    """One direction, then trials of other lengths; no move if none is good."""
     old = s.point
     if factor is None:
         found = direction.find(options.linear_solver, *equations(setting, s), s.way)
@@ -141,30 +140,23 @@ def _newton(
     dx = dx - jnp.where(setting.gauge & setting.rows.real, mean, 0)
     noise = 500 * unit_roundoff(dx.dtype) * setting.total
 
-    def ratio(length, new):
+    def attempt(length):
+        new = at(setting, old.x + length * dx)
         predicted = length * slope - 0.5 * length**2 * curvature
-        exact = _gain(setting, old, new) / predicted
+        gain = _gain(setting, old, new)
         # Below rounding the value says nothing; the error still does.
         better = jnp.where(new.error < old.error, 1.0, -1.0).astype(dx.dtype)
-        exact = jnp.where(predicted > noise, exact, better)
-        return jnp.where(jnp.isfinite(exact) & jnp.isfinite(new.error), exact, -1)
+        rho = jnp.where(predicted > noise, gain / predicted, better)
+        fine = jnp.isfinite(rho) & jnp.isfinite(new.error)
+        return new, jnp.where(fine, gain, -jnp.inf), jnp.where(fine, rho, -1)
 
-    def attempt(trial):
-        number, length, _, _ = trial
-        new = at(setting, old.x + length * dx)
-        return number + 1, length * SHRINK, new, ratio(length, new)
-
-    def failing(trial):
-        number, _, _, rho = trial
-        return (rho < 0.1) & (number < TRIALS)
-
-    one = jnp.ones_like(slope)
     length = longest_step(old.x, dx)
-    first = attempt((jnp.asarray(0, jnp.int32), length, old, -one))
-    tried, _, new, rho = jax.lax.while_loop(failing, attempt, first)
+    room = lambda length: longest_step(old.x, length * dx) >= 1
+    trial = trials.search(attempt, room, length)
+    new, rho = trial.point, trial.rho
     accepted = rho > 1e-4
     point = jax.tree.map(lambda u, v: jnp.where(accepted, u, v), new, old)
-    harder = (tried > 1) | (rho < 0.25)
+    harder = (trial.length < length) | (rho < 0.25)
     easier = ~harder & (rho > 0.75)
     lower = jnp.where(s.mu > LEAST_MU, s.mu / GROW_MU, 0)
     mu = jnp.where(harder, jnp.maximum(GROW_MU * s.mu, LEAST_MU), s.mu)
