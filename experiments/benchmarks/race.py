@@ -1,7 +1,7 @@
 """All contenders of a cell in turn, round by round; one record for each."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from experiments import problems
@@ -114,14 +114,18 @@ def race(
         rounds[x.name] = min(most, int(budget / max(seconds, 1e-6)))
         if rounds[x.name] > 0:
             times[x.name] = []
-    for name, more in _alternate(arena, names, epsilon, limit, records, rounds, warm):
+    alternate = lambda who: _alternate(
+        arena, who, epsilon, limit, records, rounds, warm
+    )
+    for name, more in alternate(names):
         times[name].append(more)
     for x in names:
         if times[x.name]:
             records[x.name]["seconds"] = statistics.median(times[x.name])
         records[x.name]["runs"] = len(times[x.name])
     if any(_is_peer(x) for x in names):
-        _among_ourselves(arena, names, epsilon, limit, records, rounds, warm)
+        ours = [x for x in names if not _is_peer(x) and x.name in warm]
+        _among_ourselves(ours, records, alternate)
     return list(records.values())
 
 
@@ -149,13 +153,9 @@ def _alternate(
 
 
 def _among_ourselves(
-    arena: Arena,
-    names: list[Contender],
-    epsilon: float,
-    limit: float,
+    ours: list[Contender],
     records: dict[str, dict[str, Any]],
-    rounds: dict[str, int],
-    warm: dict[str, float],
+    alternate: Callable[[list[Contender]], Iterator[tuple[str, float]]],
 ) -> None:
     """Time our own methods once more in turn, without peers: `own_seconds`.
 
@@ -163,11 +163,10 @@ def _among_ourselves(
     leave caches and memory as they like: programs that do the same in 3 ms then
     differed by up to 1.8 times, and by 1.1 among themselves.
     """
-    ours = [x for x in names if not _is_peer(x) and x.name in warm]
     best = min((records[x.name]["seconds"] for x in ours), default=0.0)
     ours = [x for x in ours if records[x.name]["seconds"] <= NEAR * best]
     times: dict[str, list[float]] = {x.name: [] for x in ours}
-    for name, more in _alternate(arena, ours, epsilon, limit, records, rounds, warm):
+    for name, more in alternate(ours):
         times[name].append(more)
     for name, seconds in times.items():
         if seconds:
