@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import references
 
 import jaxsns
 from jaxsns.solvers import trials
-from tests import references
 
 
 def searched(gain, start=1.0, most=np.inf):
