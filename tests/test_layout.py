@@ -70,6 +70,8 @@ ORDER = [
     "solvers.fixed",
     "solvers.symmetric",
     "solvers.bregman",
+    "solvers.ways",
+    "solvers.sparse_direction",
     "solvers.direction",
     "solvers.factored",
     "solvers.newton_options",

@@ -13,7 +13,7 @@ import references
 import jaxsns
 from jaxsns import NewtonOptions, newton_system, sparse_system
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.solvers import direction, factored
+from jaxsns.solvers import direction, factored, sparse_direction, ways
 
 R = np.random.default_rng(0)
 
@@ -24,7 +24,7 @@ def _point(n, m, sparse, error=1e-3):
     kernel = np.exp(12 * log if sparse else 0.1 * log)
     kernel /= kernel.max(axis=0)
     rows = kernel.sum(1)
-    return direction.Point(
+    return ways.Point(
         DenseKernel(jnp.asarray(kernel)),
         jnp.ones(n),
         jnp.ones(m),
@@ -110,25 +110,25 @@ def _factor(point):
 def test_a_sparse_plan_goes_the_sparse_way(error):
     """As the Newton matrix at a large error, as preconditioner at a tiny one."""
     point = _point(120, 130, sparse=True, error=error)
-    found, exact = _find(point, direction.UNJUDGED)
-    assert int(found.way.kind) == direction.SPARSE
+    found, exact = _find(point, ways.UNJUDGED)
+    assert int(found.way.kind) == ways.SPARSE
     if error == 1e-3:
         assert int(found.sparse_products) > 0
         assert int(found.products) == 0
     else:
         assert int(found.sparse_products) == 0
-        assert 0 < int(found.products) <= direction.PROBE
+        assert 0 < int(found.products) <= sparse_direction.MOST
     scale = np.linalg.norm(exact.dx)
     assert np.linalg.norm(found.dx - exact.dx) <= 0.2 * scale  # accuracy 0.03
 
 
 def test_a_plan_that_is_not_sparse_goes_to_the_exact_matrix():
     point = _point(120, 130, sparse=False)
-    found, exact = _find(point, direction.UNJUDGED)
-    assert int(found.way.kind) == direction.EXACT
+    found, exact = _find(point, ways.UNJUDGED)
+    assert int(found.way.kind) == ways.EXACT
     assert int(found.sparse_products) == 0
     # What was exact once stays exact, by conjugate gradients with enough products.
-    again, exact = _find(point, direction.EXACT)
+    again, exact = _find(point, ways.EXACT)
     np.testing.assert_allclose(again.dx, exact.dx, atol=0.1 * np.abs(exact.dx).max())
     assert int(again.products) > 0
 
@@ -141,7 +141,7 @@ def _splitting_point(n=150):
     ones = jnp.ones(n)
     rows, columns = plan.sum(1), plan.sum(0)
     whole, none = jnp.asarray(True), jnp.zeros(n)
-    return cost, direction.Point(
+    return cost, ways.Point(
         DenseKernel(plan), ones, ones, rows, columns, none, none, whole, s.error
     )
 
@@ -156,9 +156,9 @@ def test_a_factor_in_float32_makes_conjugate_gradients_short():
     _, point = _splitting_point()
     factor = _factor(point)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(factor))
-    found, exact = _find(point, direction.FRESH, factor=factor)
-    plain, _ = _find(point, direction.EXACT)
-    assert int(found.way.kind) == direction.FACTORED
+    found, exact = _find(point, ways.FRESH, factor=factor)
+    plain, _ = _find(point, ways.EXACT)
+    assert int(found.way.kind) == ways.FACTORED
     assert 0 < int(found.products) <= 10 < int(plain.products)
     scale = np.abs(exact.dx).max()
     np.testing.assert_allclose(found.dx, exact.dx, atol=0.05 * scale)
@@ -168,8 +168,8 @@ def test_a_factor_in_float32_makes_conjugate_gradients_short():
         rows=moved.u * moved.kernel.times(moved.v),
         columns=moved.kernel.transpose_times(moved.u),
     )
-    found, exact = _find(moved, direction.FACTORED, factor=factor)
-    plain, _ = _find(moved, direction.EXACT)
+    found, exact = _find(moved, ways.FACTORED, factor=factor)
+    plain, _ = _find(moved, ways.EXACT)
     assert 0 < 2 * int(found.products) < int(plain.products)
     np.testing.assert_allclose(found.dx, exact.dx, atol=0.05 * np.abs(exact.dx).max())
 
@@ -177,25 +177,25 @@ def test_a_factor_in_float32_makes_conjugate_gradients_short():
 def test_a_factor_that_failed_is_replaced():
     point = _point(90, 100, sparse=False)
     broken = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), _factor(point))
-    found, _ = _find(point, direction.FACTORED, factor=broken)
-    assert int(found.way.kind) == direction.WANTED
+    found, _ = _find(point, ways.FACTORED, factor=broken)
+    assert int(found.way.kind) == ways.WANTED
     assert np.all(np.isfinite(found.dx))
     # A new one, when the step is refused, by none.
-    assert int(factored.refused(jnp.asarray(direction.FACTORED))) == direction.WANTED
-    assert int(factored.refused(jnp.asarray(direction.FRESH))) == direction.NEVER
+    assert int(factored.refused(jnp.asarray(ways.FACTORED))) == ways.WANTED
+    assert int(factored.refused(jnp.asarray(ways.FRESH))) == ways.NEVER
 
 
 def test_products_that_multiply_lead_to_a_factor():
     cost, point = _splitting_point()
     # More than are made at once, or as many as promise to become more.
-    tired, _ = _find(point, direction.EXACT)
-    assert int(tired.way.kind) == direction.WANTED
+    tired, _ = _find(point, ways.EXACT)
+    assert int(tired.way.kind) == ways.WANTED
     # The shift of an early step keeps products few.
-    calm, _ = _find(point, direction.EXACT, last=1000, shift=0.05)
-    assert int(calm.way.kind) == direction.EXACT
+    calm, _ = _find(point, ways.EXACT, last=1000, shift=0.05)
+    assert int(calm.way.kind) == ways.EXACT
     assert int(calm.way.last) == int(calm.products) > 6
-    growing, _ = _find(point, direction.EXACT, last=1, shift=0.05)
-    assert int(growing.way.kind) == direction.WANTED
+    growing, _ = _find(point, ways.EXACT, last=1, shift=0.05)
+    assert int(growing.way.kind) == ways.WANTED
     s = jaxsns.solve(cost, epsilon=1 / 1200, tolerance=1e-10, history=True)
     rows = s.history.rows()
     direct = rows["kind"] == jaxsns.StepKind.CHOLESKY
@@ -210,7 +210,7 @@ def test_products_that_multiply_lead_to_a_factor():
 def test_the_direct_way_solves_the_newton_equations():
     """Against NumPy: Schur complement, shift, and the gauge pinned."""
     point = _point(90, 100, sparse=False)
-    found, _ = _find(point, direction.UNJUDGED, solver="cholesky")
+    found, _ = _find(point, ways.UNJUDGED, solver="cholesky")
     kernel = np.asarray(point.kernel.matrix)
     rows = kernel.sum(1)
     schur = np.diag(rows) - kernel @ np.diag(1 / kernel.sum(0)) @ kernel.T
@@ -236,14 +236,14 @@ def test_a_solve_with_sparse_directions_gives_the_same_plan(name):
 
 def test_auto_looks_for_sparsity_where_a_factor_would_cost_more(monkeypatch):
     point = _point(140, 150, sparse=True, error=1e-3)
-    found, _ = _find(point, direction.UNJUDGED, solver="auto")
-    assert int(found.way.kind) in (direction.UNJUDGED, direction.WANTED)
+    found, _ = _find(point, ways.UNJUDGED, solver="auto")
+    assert int(found.way.kind) in (ways.UNJUDGED, ways.WANTED)
     assert not direction.may_be_sparse("auto", 8192)
     assert direction.may_be_sparse("auto", 8193)
     monkeypatch.setattr(direction, "LARGEST_FACTORED", 100)
     monkeypatch.setattr(direction, "PROBE", 2)
-    found, exact = _find(point, direction.UNJUDGED, solver="auto")
-    assert int(found.way.kind) == direction.SPARSE
+    found, exact = _find(point, ways.UNJUDGED, solver="auto")
+    assert int(found.way.kind) == ways.SPARSE
     assert int(found.sparse_products) > 0
     assert np.linalg.norm(found.dx - exact.dx) <= 0.2 * np.linalg.norm(exact.dx)
     assert sparse_system.sizes(5000, 5000) == sparse_system.SIZES

@@ -2,24 +2,33 @@
 
 - conjugate gradients on the exact matrix: best while they need few products;
 - with a factor (`factored`): where many products would be needed;
-- the sparse matrix of the largest entries, where a matrix is too large to factorise and
-  the plan is sparse: as the Newton matrix if what it drops is below the error, else
-  as preconditioner on the exact matrix.
+- the sparse matrix of the largest entries (`sparse_direction`), where a matrix is too
+  large to factorise and the plan is sparse.
 
 What a step finds out holds for the next ones on the same kernel.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxsns import mixed_precision, newton_system, sparse_system
-from jaxsns.geometry.kernel import DenseKernel, Kernel
+from jaxsns.geometry.kernel import Kernel
 from jaxsns.history import StepKind
 from jaxsns.linear.conjugate_gradient import CGResult
 from jaxsns.newton_system import NewtonSystem
-from jaxsns.sparse_system import Pattern
+from jaxsns.solvers import sparse_direction
+from jaxsns.solvers.ways import (
+    EXACT,
+    SPARSE,
+    UNJUDGED,
+    WANTED,
+    Did,
+    Direction,
+    Point,
+    Way,
+    as_direction,
+    kind_of,
+)
 
 LINEAR_SOLVERS = ("auto", "cg", "sparse", "cholesky")
 # Rows: up to the first always by Cholesky's factor; up to the second by one for each
@@ -33,49 +42,6 @@ SMALL_PRODUCTS = 30  # the same where each direction has its factor
 MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 FORCING = 0.6  # power of the error to which a direction is solved
 PROBE = 40  # exact products after which sparsity is looked at: what that costs
-SPARSE_LIMIT = 0.05  # dropped mass above which a plan is not sparse
-TRUSTED = 0.1  # of the error: dropped mass below it does not harm the direction
-INNER, INNER_STEPS = 0.1, 200  # of the sparse solve inside a preconditioner
-
-# A factor is WANTED from the next step on, FRESH in its first one; after one that was
-# of no use there is NEVER another.
-UNJUDGED, EXACT, SPARSE, NEVER, WANTED, FRESH, FACTORED = range(7)
-
-
-class Way(NamedTuple):
-    """How directions are found on a kernel."""
-
-    kind: jax.Array  # [] int32
-    pattern: Pattern
-    last: jax.Array  # [] int32 products that the last direction took, 0 if none
-
-
-class Direction(NamedTuple):
-    """Direction in the log scaling x of the rows, and what the model promises."""
-
-    dx: jax.Array  # [n]
-    slope: jax.Array  # []
-    curvature: jax.Array  # []
-    way: Way
-    products: jax.Array  # [] int32 with the exact matrix
-    sparse_products: jax.Array  # [] int32
-    kind: jax.Array  # [] int32, a StepKind
-    kept: jax.Array  # [] share of the plan's entries in the matrix
-
-
-class Point(NamedTuple):
-    """The plan diag(exp(x)) K diag(exp(y)), its row sums and its error."""
-
-    kernel: Kernel
-    u: jax.Array  # [n] exp(x)
-    v: jax.Array  # [m] exp(y)
-    rows: jax.Array  # [n]
-    columns: jax.Array  # [m]
-    row_stiffness: jax.Array  # [n] what penalties add to the diagonal, 0 if balanced
-    column_stiffness: jax.Array  # [m]
-    gauge: jax.Array  # [] bool: whether potentials have one
-    error: jax.Array  # [] relative L1
-    rough: DenseKernel | None = None  # the kernel in float32, where that pays
 
 
 def permitted(solver: str, kernel: Kernel) -> str:
@@ -96,20 +62,6 @@ def unjudged(solver: str, n: int, m: int, dtype: jnp.dtype) -> Way:
     rows, columns = (n, m) if may_be_sparse(solver, n) else (0, 0)
     lists = sparse_system.nothing(rows, columns, dtype)
     return Way(kind, lists, jnp.zeros_like(kind))
-
-
-class Did(NamedTuple):
-    """What was done for a direction, for the counts and the record."""
-
-    products: jax.Array
-    sparse_products: jax.Array
-    kind: jax.Array
-    kept: jax.Array
-
-
-def kind_of(kind: StepKind) -> jax.Array:
-    """Step kind as it is carried: [] int32."""
-    return jnp.asarray(kind, jnp.int32)
 
 
 def may_be_sparse(solver: str, n: int) -> bool:
@@ -147,61 +99,6 @@ def _conjugate_gradients(
     if point.rough is None:
         return newton_system.solve_cg(system, rhs, accuracy, budget)
     return mixed_precision.solve(system, point.rough, rhs, accuracy, budget)
-
-
-def _sparse_solve(
-    system: NewtonSystem, point: Point, way: Way, rhs: jax.Array, accuracy: jax.Array
-):
-    """[n] solution, what was done, and [] whether it was good."""
-    n, m = rhs.shape[0], point.v.shape[0]
-    known = sparse_system.sizes(n, m)
-    lost = sparse_system.dropped(way.pattern, point.u, point.v, point.rows)
-    none = jnp.asarray(0, jnp.int32)
-
-    def near(k: int) -> NewtonSystem:
-        entries = sparse_system.cut(way.pattern, k)
-        return sparse_system.lumped(
-            system,
-            entries,
-            point.u,
-            point.v,
-            (point.rows, point.columns),
-            (point.row_stiffness, point.column_stiffness),
-        )
-
-    def matrix(k: int):
-        end = newton_system.solve_cg(near(k), rhs, accuracy, INNER_STEPS + 2 * n)
-        share = sparse_system.share(way.pattern, k)
-        did = Did(none, end.steps, kind_of(StepKind.SPARSE), share)
-        return end.x, did, end.converged
-
-    def preconditioner():
-        end = newton_system.solve_nested(
-            system, near(known[-1]), rhs, accuracy, PROBE, INNER, INNER_STEPS
-        )
-        good = end.converged & (lost[-1] <= SPARSE_LIMIT)
-        share = sparse_system.share(way.pattern, known[-1])
-        return (
-            end.x,
-            Did(end.steps, none, kind_of(StepKind.PRECONDITIONED), share),
-            good,
-        )
-
-    # The fewest entries that drop too little to matter, or else the most there are.
-    enough = lost <= TRUSTED * point.error
-    choice = jnp.where(jnp.any(enough), jnp.argmax(enough), len(known))
-    branches = [lambda k=k: matrix(k) for k in known]
-    return jax.lax.switch(choice, [*branches, preconditioner])
-
-
-@jax.named_scope("largest_entries")
-def _judge(point: Point, way: Way) -> Way:
-    """Look for the largest entries; the plan is sparse if they hold nearly all."""
-    assert isinstance(point.kernel, DenseKernel)
-    pattern = sparse_system.largest(point.kernel, point.u, point.v, point.rows)
-    lost = sparse_system.dropped(pattern, point.u, point.v, point.rows)
-    kind = jnp.where(lost[-1] <= SPARSE_LIMIT, SPARSE, EXACT)
-    return way._replace(kind=kind.astype(jnp.int32), pattern=pattern)
 
 
 def find(
@@ -249,10 +146,12 @@ def find(
     u, kind = end.x, way.kind
     if sparse_pays:
         unknown = (way.kind == UNJUDGED) & ~end.converged
-        way = jax.lax.cond(unknown, lambda: _judge(point, way), lambda: way)
+        way = jax.lax.cond(
+            unknown, lambda: sparse_direction.judge(point, way), lambda: way
+        )
         u, did, good = jax.lax.cond(
             way.kind == SPARSE,
-            lambda: _sparse_solve(system, point, way, rhs, accuracy),
+            lambda: sparse_direction.solve(system, point, way, rhs, accuracy),
             lambda: (end.x, did, jnp.asarray(True)),
         )
         # What was slow is not tried again on this kernel.
@@ -297,10 +196,3 @@ def _expected(last: jax.Array, before: jax.Array) -> jax.Array:
     growth = now / jnp.maximum(then, 1)
     growing = (then > 0) & (growth > 1)
     return jnp.where(growing, now * jnp.minimum(growth, MOST_GROWTH), 0)
-
-
-def as_direction(system, root, rhs, u, way: Way, did: Did) -> Direction:
-    """Direction of a solution u [n] of the system, with what the model promises."""
-    slope = jnp.vdot(rhs, u)
-    curvature = slope - system.shift * jnp.vdot(u, u)
-    return Direction(root * u, slope, curvature, way, *did)

@@ -15,7 +15,7 @@ from jaxsns import newton_system
 from jaxsns.history import StepKind
 from jaxsns.linear.graded import Factor
 from jaxsns.solvers import direction
-from jaxsns.solvers.direction import (
+from jaxsns.solvers.ways import (
     FACTORED,
     FRESH,
     NEVER,
@@ -24,6 +24,8 @@ from jaxsns.solvers.direction import (
     Direction,
     Point,
     Way,
+    as_direction,
+    kind_of,
 )
 
 OLD = 8  # products of a direction, above which the next one has a new factor
@@ -66,6 +68,6 @@ def find(
     end = newton_system.solve_factored(system, factor, rhs, accuracy, FEW)
     kind = jnp.where(end.converged & (end.steps <= OLD), FACTORED, WANTED)
     none, whole = jnp.zeros_like(end.steps), jnp.ones_like(point.error)
-    did = Did(end.steps, none, direction.kind_of(StepKind.CHOLESKY), whole)
+    did = Did(end.steps, none, kind_of(StepKind.CHOLESKY), whole)
     way = way._replace(kind=kind.astype(jnp.int32), last=end.steps)
-    return direction.as_direction(system, root, rhs, end.x, way, did)
+    return as_direction(system, root, rhs, end.x, way, did)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxsns import mixed_precision
 from jaxsns.numerics import largest_scaling
-from jaxsns.solvers import direction, factored, newton_steps
+from jaxsns.solvers import direction, factored, newton_steps, ways
 from jaxsns.solvers.newton_options import NewtonOptions
 from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 
@@ -64,8 +64,8 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
         return jax.lax.while_loop(going, step, s)
 
     # Two loops: carried through one, a factor would be copied each step.
-    without = lambda s: more(s) & (s.way.kind < direction.WANTED) & ~asked(s)
-    useful = lambda s: more(s) & (s.way.kind > direction.WANTED)
+    without = lambda s: more(s) & (s.way.kind < ways.WANTED) & ~asked(s)
+    useful = lambda s: more(s) & (s.way.kind > ways.WANTED)
     n = start.point.x.shape[0]
     factors = direction.may_factorise(options.linear_solver, n)
     conjugate = options.linear_solver in ("auto", "cg")
@@ -95,7 +95,7 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
     def both(s: Inner) -> Inner:
         s = unfactored(s)
         if factors:
-            wanted = more(s) & (s.way.kind == direction.WANTED)
+            wanted = more(s) & (s.way.kind == ways.WANTED)
             s = jax.lax.cond(wanted, phase, lambda s: s, s)
         if setting.path is None or s.ratio is None:
             return s

@@ -25,7 +25,7 @@ from jaxsns.journal import Journal
 from jaxsns.linear.graded import Factor
 from jaxsns.marginal import Target
 from jaxsns.numerics import longest_step, unit_roundoff
-from jaxsns.solvers import direction, factored, trials
+from jaxsns.solvers import direction, factored, trials, ways
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton_options import NewtonOptions
 
@@ -49,7 +49,7 @@ class Inner(NamedTuple):
     contraction: jax.Array  # [] of the last pure sweep
     mu: jax.Array
     newton: jax.Array  # [] bool: Newton has begun
-    way: direction.Way
+    way: ways.Way
     idle: jax.Array  # [] int32
     least: jax.Array  # [] error reached on this kernel
     step: jax.Array
@@ -95,8 +95,8 @@ def _gain(setting: Setting, old: Point, new: Point) -> jax.Array:
     return rows + setting.columns.fitted_gain(old.y, new.y)
 
 
-def _there(setting: Setting, point: Point) -> direction.Point:
-    return direction.Point(
+def _there(setting: Setting, point: Point) -> ways.Point:
+    return ways.Point(
         setting.kernel,
         jnp.exp(point.x),
         jnp.exp(point.y),
@@ -171,7 +171,7 @@ def _newton(
         kind = jnp.where(accepted, way.kind, factored.refused(s.way.kind))
         way = way._replace(kind=kind)
         # What bad directions raised it to says nothing of the others.
-        mu = jnp.where(kind == direction.NEVER, FIRST_MU, mu)
+        mu = jnp.where(kind == ways.NEVER, FIRST_MU, mu)
     taken = Taken(found.kind, s.mu * old.error, found.kept)
     return s._replace(point=point, mu=mu, way=way, counts=counts), taken
 
