@@ -86,6 +86,7 @@ ORDER = [
     "solvers.streamed_newton",
     "solvers.unrolled",
     "solvers.lane_problems",
+    "solvers.lane_rounds",
     "solvers.lockstep",
     "solvers.shared",
     "solvers.side_by_side",
