@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.checks import mass_slack
-from jaxsns.geometry import Grid
+from jaxsns.geometry import Grid, columns
 from jaxsns.numerics import is_forbidden
 from jaxsns.problem import Problem
 
@@ -20,16 +20,19 @@ def _overfull(cost, a, rho_a, b, rho_b, f, slack) -> jax.Array:
     must = a if rho_a is None else jnp.where(jnp.isinf(rho_a), a, 0)
     much = jnp.sum(a) + jnp.sum(b)
     can = b if rho_b is None else jnp.where(jnp.isinf(rho_b) | (b <= 0), b, much)
-    real = a > 0
-    # int64, as argsort has it, would be two arrays of costs in float32.
-    order = jnp.argsort(jnp.where(real, -f, jnp.inf)).astype(jnp.int32)
-    rank = jnp.zeros_like(order).at[order].set(jnp.arange(f.size, dtype=jnp.int32))
-    # A column counts from the first row on that may use it.
-    used = ~is_forbidden(cost) & real[:, None]
-    last = order.shape[0]
-    first = jnp.min(jnp.where(used, rank[:, None], last), axis=0)
-    opened = jnp.zeros((last + 1,), b.dtype).at[first].add(can)[:last]
-    return jnp.any(jnp.cumsum(must[order]) > jnp.cumsum(opened) + slack)
+    f = jnp.where(a > 0, f, -jnp.inf)
+    allowed = lambda cost, f: jnp.where(is_forbidden(cost), -jnp.inf, f[:, None])
+    reach = columns.maxima(allowed, cost, f)
+
+    # Sorting would be less work, and much more to compile, in every solve for this.
+    def proves(least: jax.Array) -> jax.Array:
+        above = jnp.greater_equal if short else jnp.greater
+        total = lambda mass, x: jnp.sum(jnp.where(above(x, least), mass, 0))
+        return total(must, f) > total(can, reach) + slack
+
+    # A set for each row, or for each column the most rows that do not need it.
+    short = f.size <= reach.size
+    return jnp.any(jax.lax.map(proves, f if short else reach))
 
 
 def infeasible(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:

@@ -367,7 +367,6 @@ def test_derivatives_are_differences_of_solves():
     a, b = jnp.asarray(_masses(N)), jnp.asarray(_masses(M))
     way = jnp.asarray(R.normal(size=(N, 2)))
 
-    @jax.jit
     @jax.value_and_grad
     def along(t):
         x = cloud.x + t * way
