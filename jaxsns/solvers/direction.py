@@ -41,6 +41,7 @@ LEAST_PRODUCTS, ROWS_A_PRODUCT = 30, 50
 SMALL_PRODUCTS = 30  # the same where each direction has its factor
 MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 FORCING = 0.6  # power of the error to which a direction is solved
+LAST = 0.1  # of the target: error that the last direction aims at
 PROBE = 40  # exact products after which sparsity is looked at: what that costs
 
 
@@ -89,7 +90,7 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
     root = newton_system.inverse_root(point.rows + point.row_stiffness)
     rhs = newton_system.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
-    accuracy = jnp.maximum(point.error**FORCING, 0.25 * target / point.error)
+    accuracy = jnp.maximum(point.error**FORCING, LAST * target / point.error)
     return system, rhs, root, jnp.clip(accuracy, finest, 0.1)
 
 
