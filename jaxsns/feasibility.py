@@ -9,8 +9,10 @@ those of the largest potentials.
 import jax
 import jax.numpy as jnp
 
+from jaxsns.batching import each
 from jaxsns.checks import mass_slack
-from jaxsns.geometry import Grid, columns
+from jaxsns.geometry import Grid
+from jaxsns.geometry.columns import maxima
 from jaxsns.numerics import is_forbidden
 from jaxsns.problem import Problem
 
@@ -22,7 +24,7 @@ def _overfull(cost, a, rho_a, b, rho_b, f, slack) -> jax.Array:
     can = b if rho_b is None else jnp.where(jnp.isinf(rho_b) | (b <= 0), b, much)
     f = jnp.where(a > 0, f, -jnp.inf)
     allowed = lambda cost, f: jnp.where(is_forbidden(cost), -jnp.inf, f[:, None])
-    reach = columns.maxima(allowed, cost, f)
+    reach = maxima(allowed, cost, f)
 
     # Sorting would be less work, and much more to compile, in every solve for this.
     def proves(least: jax.Array) -> jax.Array:
@@ -32,13 +34,13 @@ def _overfull(cost, a, rho_a, b, rho_b, f, slack) -> jax.Array:
 
     # A set for each row, or for each column the most rows that do not need it.
     short = f.size <= reach.size
-    return jnp.any(jax.lax.map(proves, f if short else reach))
+    return jnp.any(each(proves)(f if short else reach))
 
 
 def infeasible(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     """[] bool: a set of rows or of columns proves that there is no plan.
 
-    False proves nothing. O(n m) time, two arrays of the size of the costs.
+    False proves nothing. O(n m) time, one array of the size of the costs.
     """
     if isinstance(problem.geometry, Grid):
         return jnp.asarray(False)  # a grid has no forbidden pairs

@@ -1,8 +1,8 @@
 """Newton directions with the sparse matrix of the largest entries of the plan.
 
 As the Newton matrix where what it drops is below the error, else as preconditioner of
-conjugate gradients on the exact matrix. Source: Tang et al., ICLR 2024, section 3, but
-that dropped mass is lumped onto the diagonal (`sparse_system`).
+conjugate gradients on the exact matrix. Source: Tang et al., ICLR 2024, Algorithm 1,
+but that dropped mass is lumped onto the diagonal (`sparse_system`).
 """
 
 import jax
