@@ -71,15 +71,27 @@ def order(points: jax.Array, shape: Layout) -> Order:
     # Copies are taken from everywhere, so that no cluster is made of copies alone.
     copies = jnp.arange(inside - n) * (n // max(inside - n, 1))
     source = jnp.concatenate([jnp.arange(n), copies]).astype(jnp.int32)
+    levels = number.bit_length() - 1
+    cluster = jnp.arange(number)
+    of_point = jnp.repeat(cluster, size, total_repeat_length=inside)
+
+    def halve(level, place):
+        # Slices of one size at each level: the loop is compiled once, not by level.
+        here = points[source[place]]
+        group = cluster >> (levels - level)  # of clusters that are not yet apart
+
+        def mean(values):  # [number, d], over the group that a cluster is in
+            total = jnp.mean(values.reshape(number, size, -1), axis=1)
+            total = jax.ops.segment_sum(total, group, number, indices_are_sorted=True)
+            return (total / (1 << (levels - level)).astype(total.dtype))[group]
+
+        spread = mean((here - jnp.repeat(mean(here), size, axis=0)) ** 2)
+        widest = jnp.argmax(spread, axis=1)[of_point]
+        key = jnp.take_along_axis(here, widest[:, None], axis=1)[:, 0]
+        return jax.lax.sort((group[of_point], key, place), num_keys=2)[2]
+
     place = jnp.arange(inside, dtype=jnp.int32)
-    for level in range(number.bit_length() - 1):
-        groups = place.reshape(1 << level, -1)
-        here = points[source[groups]]
-        centre = jnp.mean(here, axis=1, keepdims=True)
-        widest = jnp.argmax(jnp.mean((here - centre) ** 2, axis=1), axis=1)
-        key = jnp.take_along_axis(here, widest[:, None, None], axis=2)[:, :, 0]
-        place = jnp.take_along_axis(groups, jnp.argsort(key, axis=1), axis=1)
-        place = place.reshape(-1)
+    place = jax.lax.fori_loop(0, levels, halve, place)
     back = jnp.zeros((inside,), jnp.int32)
     back = back.at[place].set(jnp.arange(inside, dtype=jnp.int32))[:n]
     sorted_source, real = source[place], place < n

@@ -65,6 +65,21 @@ def test_path_following_around_any_of_them(name):
     assert int(end.status) == Status.CONVERGED
 
 
+CALLS = []
+
+
+@jax.jit
+def _run_counting(problem, state, given):
+    """A run that notes in CALLS when it asks for the spread of the costs."""
+
+    def ratio():
+        jax.debug.callback(lambda: CALLS.append(0))
+        return continuation.path_ratio(problem)
+
+    options = NewtonOptions(tolerance=1e-9)
+    return continuation.run(problem, options, state, newton.update, ratio, given)
+
+
 @pytest.mark.parametrize(
     ("name", "epsilon", "asked", "levels"),
     [
@@ -77,29 +92,17 @@ def test_the_spread_of_the_costs_is_asked_for_only_where_it_matters(
     name, epsilon, asked, levels
 ):
     problem = _problem(name, epsilon)
-    calls = []
-
-    def ratio():
-        jax.debug.callback(lambda: calls.append(0))
-        return continuation.path_ratio(problem)
-
-    options = NewtonOptions(tolerance=1e-9)
-    state = newton.init(problem)
-    end = jax.jit(
-        lambda: continuation.run(problem, options, state, newton.update, ratio)
-    )()
+    CALLS.clear()
+    end = _run_counting(problem, newton.init(problem), False)
     jax.effects_barrier()
     assert int(end.status) == Status.CONVERGED
-    assert len(calls) == asked
+    assert len(CALLS) == asked
     assert (int(end.counts.passes) > 2) == (levels > 0)
     # Potentials that were given and are good need no path, and it is not asked for.
-    again = newton.init(problem, end.f)
-    end = jax.jit(
-        lambda: continuation.run(problem, options, again, newton.update, ratio, True)
-    )()
+    end = _run_counting(problem, newton.init(problem, end.f), True)
     jax.effects_barrier()
     assert int(end.counts.passes) <= 2
-    assert len(calls) == asked
+    assert len(CALLS) == asked
 
 
 def test_plain_sinkhorn_iterates_match_a_numpy_loop():
