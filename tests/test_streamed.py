@@ -95,6 +95,27 @@ def test_largest_entries_of_long_rows_are_exact(n, k):
     np.testing.assert_array_equal(top_k(jnp.asarray(values), k), expected)
 
 
+@pytest.mark.parametrize(("n", "d"), [(5, 1), (140, 3)])
+def test_order_of_points_is_that_of_halving_one_by_one(n, d):
+    points = R.normal(size=(n, d)) * np.arange(1, d + 1)
+    shape = clusters.layout(n)
+    order = clusters.order(jnp.asarray(points), shape)
+    inside = shape.number * shape.size
+    source = np.append(np.arange(n), np.arange(inside - n) * (n // (inside - n)))
+    groups = [np.arange(inside)]
+    while len(groups) < shape.number:
+        halves = []
+        for group in groups:
+            here = points[source[group]]
+            key = here[:, np.argmax(np.var(here, axis=0))]
+            halves += np.split(group[np.argsort(key, kind="stable")], 2)
+        groups = halves
+    place = np.concatenate(groups)
+    np.testing.assert_array_equal(order.source, source[place])
+    np.testing.assert_array_equal(order.real, place < n)
+    np.testing.assert_array_equal(order.place, np.argsort(place)[:n])
+
+
 @pytest.mark.parametrize(("n", "parts"), [(150, 1), (150, 3), (64, 1), (1000, 1)])
 def test_clusters_hold_every_point_once_and_are_tight(n, parts):
     points = R.random((n, 2))
