@@ -19,7 +19,7 @@ def points(seed: int) -> np.ndarray:
 
 
 def balanced(epsilon: float, error: float) -> ways.Point:
-    """Plan of a dense loop, with columns as wanted; `error` is what it is said to be."""
+    """Plan of a dense loop, columns as wanted; `error` is what it is said to have."""
     k = np.exp(-points(0) / epsilon)
     u = np.ones(N)
     for _ in range(2000):
@@ -64,7 +64,8 @@ def test_one_that_takes_long_is_left_to_a_factor():
     kind, products = rows["kind"], np.diff(rows["products"], prepend=0)
     (at,) = np.flatnonzero((kind == jaxsns.StepKind.SWEEP) & (products > 0))
     assert products[at] > direction.LEAST_PRODUCTS
-    assert rows["error"][at] > 0.5 * rows["error"][at - 1]  # what a sweep does
+    # What a sweep does, 0.84 of it; with the step 0.36.
+    assert rows["error"][at] > 0.7 * rows["error"][at - 1]
     assert rows["shift"][at] == 0
     assert list(kind[at + 1 :]) == [jaxsns.StepKind.CHOLESKY]
     assert int(s.counts.newton_steps) == np.sum(kind != jaxsns.StepKind.SWEEP)

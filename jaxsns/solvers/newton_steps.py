@@ -161,7 +161,6 @@ def _newton(
     lower = jnp.where(s.mu > LEAST_MU, s.mu / GROW_MU, 0)
     mu = jnp.where(harder, jnp.maximum(GROW_MU * s.mu, LEAST_MU), s.mu)
     mu = jnp.where(easier, lower, mu)
-    mu = jnp.where(none, s.mu, mu)
     counts = s.counts.plus(
         newton_steps=jnp.where(none, 0, 1),
         linear_steps=found.products,
