@@ -153,7 +153,8 @@ def _newton(
     room = lambda length: longest_step(old.x, length * dx) >= 1
     trial = trials.search(attempt, room, length)
     new, rho = trial.point, trial.rho
-    none = jnp.asarray(found.given_up)
+    # What was found of it ends it now and then all the same.
+    none = jnp.asarray(found.given_up) & ~(new.error <= setting.target)
     accepted = (rho > 1e-4) & ~none
     point = jax.tree.map(lambda u, v: jnp.where(accepted, u, v), new, old)
     harder = (trial.length < length) | (rho < 0.25)
