@@ -25,6 +25,20 @@ def searched(gain, start=1.0, most=np.inf):
     return found, [float(x) for x in tried]
 
 
+def test_the_ratio_of_gain_and_promise():
+    rho = lambda *x, before=1.0, after=0.1: float(
+        trials.ratio(*map(jnp.asarray, x), (jnp.asarray(before), after), 1e-3)
+    )
+    assert rho(3.0, 2.0, 0.1) == 1.5
+    assert rho(-3.0, 2.0, 0.1) == -1.5
+    # In rounding: by the error.
+    assert rho(-3.0, 0.05, 0.1) == 1
+    assert rho(3.0, 0.05, 0.1, after=2.0) == -1
+    # No longer than one that ends it; but one that gains nothing is no end.
+    assert rho(3.0, 2.0, 0.1, after=1e-3) == 1
+    assert rho(1.0, 2.0, 0.1, after=1e-3) == 0.5
+
+
 def test_a_good_first_trial_is_the_only_one():
     found, tried = searched(lambda x: x - 0.5 * x**2)
     assert tried == [1.0]

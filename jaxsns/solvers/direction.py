@@ -41,7 +41,7 @@ LEAST_PRODUCTS, ROWS_A_PRODUCT = 30, 50
 SMALL_PRODUCTS = 30  # the same where each direction has its factor
 MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 FORCING = 0.6  # power of the error to which a direction is solved
-LAST = 0.1  # of the target: error that the last direction aims at
+LAST = 0.2  # of the target: error that the last direction aims at
 PROBE = 40  # exact products after which sparsity is looked at: what that costs
 
 
@@ -77,7 +77,12 @@ def may_factorise(solver: str, n: int) -> bool:
 
 
 def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.Array):
-    """System of a direction, its right side [n], scaling [n] and accuracy []."""
+    """System of a direction, its right side [n], scaling [n] and accuracy [].
+
+    The L1 error that a residual of the system leaves is at most its 2-norm, over the
+    root of the mass: compared with that, not with the error now, since the residual
+    may be in a few rows now and in all of them then.
+    """
     system = newton_system.make_system(
         point.kernel,
         point.u,
@@ -90,7 +95,8 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
     root = newton_system.inverse_root(point.rows + point.row_stiffness)
     rhs = newton_system.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
-    accuracy = jnp.maximum(point.error**FORCING, LAST * target / point.error)
+    last = LAST * target * jnp.sqrt(jnp.sum(point.rows)) / jnp.linalg.norm(rhs)
+    accuracy = jnp.maximum(point.error**FORCING, last)
     return system, rhs, root, jnp.clip(accuracy, finest, 0.1)
 
 
@@ -162,6 +168,9 @@ def find(
     if factors:
         # What was found is used all the same; from the next step on with a factor.
         kind = jnp.where((kind == unsolved) & slow, WANTED, kind)
+        # But for the last direction: with the factor that one is the last.
+        final = accuracy > point.error**FORCING
+        did = did._replace(given_up=tired & final)
     way = way._replace(kind=kind.astype(jnp.int32), last=did.products)
     return as_direction(system, root, rhs, u, way, did)
 

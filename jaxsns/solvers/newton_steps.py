@@ -144,9 +144,8 @@ def _newton(
         new = at(setting, old.x + length * dx)
         predicted = length * slope - 0.5 * length**2 * curvature
         gain = _gain(setting, old, new)
-        # Below rounding the value says nothing; the error still does.
-        better = jnp.where(new.error < old.error, 1.0, -1.0).astype(dx.dtype)
-        rho = jnp.where(predicted > noise, gain / predicted, better)
+        errors = old.error, new.error
+        rho = trials.ratio(gain, predicted, noise, errors, setting.target)
         fine = jnp.isfinite(rho) & jnp.isfinite(new.error)
         return new, jnp.where(fine, gain, -jnp.inf), jnp.where(fine, rho, -1)
 
@@ -154,7 +153,9 @@ def _newton(
     room = lambda length: longest_step(old.x, length * dx) >= 1
     trial = trials.search(attempt, room, length)
     new, rho = trial.point, trial.rho
-    accepted = rho > 1e-4
+    # What was found of it ends it now and then all the same.
+    none = jnp.asarray(found.given_up) & ~(new.error <= setting.target)
+    accepted = (rho > 1e-4) & ~none
     point = jax.tree.map(lambda u, v: jnp.where(accepted, u, v), new, old)
     harder = (trial.length < length) | (rho < 0.25)
     easier = ~harder & (rho > 0.75)
@@ -162,7 +163,7 @@ def _newton(
     mu = jnp.where(harder, jnp.maximum(GROW_MU * s.mu, LEAST_MU), s.mu)
     mu = jnp.where(easier, lower, mu)
     counts = s.counts.plus(
-        newton_steps=1,
+        newton_steps=jnp.where(none, 0, 1),
         linear_steps=found.products,
         sparse_steps=found.sparse_products,
     )
@@ -173,6 +174,7 @@ def _newton(
         # What bad directions raised it to says nothing of the others.
         mu = jnp.where(kind == ways.NEVER, FIRST_MU, mu)
     taken = Taken(found.kind, s.mu * old.error, found.kept)
+    taken = jax.tree.map(lambda u, v: jnp.where(none, u, v), _no_direction(s), taken)
     return s._replace(point=point, mu=mu, way=way, counts=counts), taken
 
 

@@ -28,6 +28,25 @@ class Trial(NamedTuple):
     longer: jax.Array  # [] bool: whether a longer one is tried next
 
 
+def ratio(
+    gain: jax.Array,
+    promised: jax.Array,
+    noise: jax.Array,
+    errors: tuple[jax.Array, jax.Array],
+    target: jax.Array,
+) -> jax.Array:
+    """[] gain over what the model promised; `errors` before and after.
+
+    Where the promise drowns in rounding the value says nothing; the error still does.
+    One that ends it is good enough: slow modes may gain from a longer step, by which
+    all others would be as far off on the other side.
+    """
+    before, after = errors
+    better = jnp.where(after < before, 1.0, -1.0).astype(gain.dtype)
+    rho = jnp.where(promised > noise, gain / promised, better)
+    return jnp.where(after <= target, jnp.minimum(rho, 1), rho)
+
+
 def search(
     attempt: Callable[[jax.Array], tuple[Any, jax.Array, jax.Array]],
     room: Callable[[jax.Array], jax.Array],

@@ -33,6 +33,7 @@ class Direction(NamedTuple):
     sparse_products: jax.Array  # [] int32
     kind: jax.Array  # [] int32, a StepKind
     kept: jax.Array  # [] share of the plan's entries in the matrix
+    given_up: jax.Array | bool  # [] not found, left to the next step: no step is made
 
 
 class Point(NamedTuple):
@@ -57,6 +58,7 @@ class Did(NamedTuple):
     sparse_products: jax.Array
     kind: jax.Array
     kept: jax.Array
+    given_up: jax.Array | bool = False
 
 
 def kind_of(kind: StepKind) -> jax.Array:
