@@ -116,6 +116,19 @@ def _earlier(results: dict[str, Any]) -> str:
     )
 
 
+def _machines(results: dict[str, Any]) -> str:
+    """What must not be compared, where runs were on different machines."""
+    facts = [results["environment"]]
+    facts += [x["environment"] for x in results.get("earlier", []) if x["problems"]]
+    if len({(x["device"], x["processor"]) for x in facts}) == 1:
+        return ""
+    return (
+        "\n\nThese are different machines. A ratio, and a number of passes, is of one "
+        "run; milliseconds of problems on different machines, and lines that join "
+        "their sizes in the second picture, do not compare."
+    )
+
+
 def text(results: dict[str, Any], folder: Path) -> str:
     """The whole page; folder: beside it, with the pictures."""
     records = results["records"]
@@ -139,7 +152,7 @@ def text(results: dict[str, Any], folder: Path) -> str:
 
 Made by `{COMMAND}` in {minutes:.0f} minutes on
 {record.describe_environment(results["environment"])}.
-Peers: {_peers(results)}.{_left_out(results)}{_earlier(results)}
+Peers: {_peers(results)}.{_left_out(results)}{_earlier(results)}{_machines(results)}
 
 Errors are L1 errors of both marginals over the mass, computed by the harness in float64
 from the returned potentials. Times are medians of warm runs that alternate between the
