@@ -56,17 +56,17 @@ def test_the_error_that_it_leaves_is_below_the_target(few, target):
         assert np.abs(residual - matrix @ found.dx).sum() <= 0.2 * target
 
 
-@pytest.mark.parametrize("seed", [0, 14])
+@pytest.mark.parametrize("seed", [0, 99])
 def test_one_that_takes_long_is_left_to_a_factor(seed):
     """The products are counted, but no step is made along what they found."""
-    cost, even = points(seed), np.full(N, 1 / N)
+    cost, even = points(seed, d=5), np.full(N, 1 / N)
     s = jaxsns.solve(cost, epsilon=1 / 1200, tolerance=1e-8, history=True)
     rows = s.history.rows()
     kind, products = rows["kind"], np.diff(rows["products"], prepend=0)
     (at,) = np.flatnonzero((kind == jaxsns.StepKind.SWEEP) & (products > 0))
     assert products[at] > direction.LEAST_PRODUCTS
-    # What a sweep does; with the step it would be 0.36 of it (seed 0, at level 3).
-    assert rows["error"][at] > 0.7 * rows["error"][at - 1]
+    # What a sweep does (measured 0.98); a step would take most of the error off.
+    assert rows["error"][at] > 0.9 * rows["error"][at - 1]
     assert rows["shift"][at] == 0
     assert list(kind[at + 1 :]) == [jaxsns.StepKind.CHOLESKY]
     assert int(s.counts.newton_steps) == np.sum(kind != jaxsns.StepKind.SWEEP)
@@ -75,7 +75,7 @@ def test_one_that_takes_long_is_left_to_a_factor(seed):
 
 
 def test_one_that_ends_it_all_the_same_is_taken():
-    cost, even = points(5, d=3), np.full(N, 1 / N)
+    cost, even = points(53, d=5), np.full(N, 1 / N)
     s = jaxsns.solve(cost, epsilon=1 / 1200, tolerance=1e-6, history=True)
     rows = s.history.rows()
     assert rows["kind"][-1] == jaxsns.StepKind.CG
@@ -86,7 +86,7 @@ def test_one_that_ends_it_all_the_same_is_taken():
 
 
 def test_one_that_is_not_the_last_is_used_as_it_is():
-    point = balanced(1 / 1200, 1e-5)
+    point = balanced(1 / 6000, 1e-5)
     residual = np.random.default_rng(1).normal(size=N)
     residual = jnp.asarray(1e-5 * (residual - residual.mean()) / N)
     way = direction.unjudged("auto", N, N, jnp.dtype("float64"))

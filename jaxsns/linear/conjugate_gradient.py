@@ -31,6 +31,7 @@ def conjugate_gradient(
     precondition: Callable[[jax.Array], jax.Array],
     tolerance: ArrayLike,
     max_steps: ArrayLike,
+    reference: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> CGResult:
     """Solve A x = rhs for a symmetric positive definite A given by its product.
 
@@ -39,9 +40,12 @@ def conjugate_gradient(
       rhs: [n].
       precondition: [n] -> [n], an approximation of the inverse of A; it may change
         from call to call, as an inner iteration does.
-      tolerance: [] stop when the residual, in the norm of the preconditioner, has
-        fallen by this factor.
+      tolerance: [] stop when the residual has fallen by this factor, both in the norm
+        of the preconditioner and in the 2-norm: the first is blind to what lies in
+        rows that it gives little weight, the second to slow modes.
       max_steps: [] int; 0 returns zero at once.
+      reference: squares of both norms that the residual is compared with, if not those
+        of rhs.
 
     A direction of non-positive or non-finite curvature (rounding in a nearly
     singular matrix) ends the iteration with what was reached before it.
@@ -50,12 +54,18 @@ def conjugate_gradient(
     """
     z = precondition(rhs)
     start = jnp.vdot(rhs, z)
-    goal = tolerance**2 * start
+    squares = reference or (start, jnp.vdot(rhs, rhs))
+    goal, plain = (tolerance**2 * x for x in squares)
     zero = jnp.asarray(0, jnp.int32)
     state = _State(jnp.zeros_like(rhs), rhs, z, start, zero, jnp.asarray(False))
 
+    def met(s: _State) -> jax.Array:
+        # Below zero the preconditioner is not definite, and the test says nothing.
+        preconditioned = (s.square <= goal) & (s.square >= 0)
+        return preconditioned & (jnp.vdot(s.residual, s.residual) <= plain)
+
     def running(s: _State) -> jax.Array:
-        return (s.square > goal) & (s.step < max_steps) & ~s.broken
+        return ~met(s) & (s.square > 0) & (s.step < max_steps) & ~s.broken
 
     def update(s: _State) -> _State:
         image = product(s.direction)
@@ -71,6 +81,4 @@ def conjugate_gradient(
         return _State(x, residual, z + beta * s.direction, square, s.step + 1, ~fine)
 
     end = jax.lax.while_loop(running, update, state)
-    # Below zero the preconditioner is not definite, and the test says nothing.
-    met = (end.square <= goal) & (end.square >= 0)
-    return CGResult(end.x, end.step, met)
+    return CGResult(end.x, end.step, met(end))

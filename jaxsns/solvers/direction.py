@@ -16,6 +16,7 @@ from jaxsns.geometry.kernel import Kernel
 from jaxsns.history import StepKind
 from jaxsns.linear.conjugate_gradient import CGResult
 from jaxsns.newton_system import NewtonSystem
+from jaxsns.numerics import default_shift
 from jaxsns.solvers import sparse_direction
 from jaxsns.solvers.ways import (
     EXACT,
@@ -81,8 +82,10 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
 
     The L1 error that a residual of the system leaves is at most its 2-norm, over the
     root of the mass: compared with that, not with the error now, since the residual
-    may be in a few rows now and in all of them then.
+    may be in a few rows now and in all of them then. The shift that a factor needs is
+    always there: without it rounding tells the sign of curvature where a plan splits.
     """
+    shift = jnp.maximum(shift, default_shift(shift.dtype))
     system = newton_system.make_system(
         point.kernel,
         point.u,
