@@ -45,7 +45,7 @@ def same(name, mine, theirs, atol):
 
 def loss(x, y, a, b, weights, fields):
     cloud = jaxsns.PointCloud(x, y, block=16, **dict(fields))
-    solution = jaxsns.solve(cloud, a, b, epsilon=0.05, tolerance=1e-11)
+    solution = jaxsns.solve(cloud, a, b, epsilon=0.05, tolerance=1e-13)
     inner = jnp.vdot(weights, jnp.where(a > 0, solution.f, 0))
     means = jnp.sum(solution.barycentric(y))
     return inner + solution.transport_cost + means, solution

@@ -4,8 +4,9 @@ A float32 factor, found at some step, is the preconditioner of conjugate gradien
 the exact matrix at this and further steps, and is found again where it has become old.
 It is right in nearly every mode of the matrix (`linear.graded`): a step with it takes
 one product if it is new and 5 to 10 if it is old, on a plan that nearly splits into
-blocks, where a step with the diagonal takes 30 to 600 (docs/decisions.md). If not even
-the step of a new one is good there is no other: conjugate gradients go on without.
+groups of rows, where a step with the diagonal may take hundreds (docs/decisions.md). If
+not even the step of a new one is good there is no other: conjugate gradients go on
+without.
 """
 
 import jax
