@@ -22,7 +22,7 @@ class StepKind(enum.IntEnum):
     CG = 1  # a Newton step by conjugate gradients on the exact matrix
     SPARSE = 2  # by conjugate gradients on the largest entries
     PRECONDITIONED = 3  # on the exact matrix, with the largest entries to help
-    CHOLESKY = 4  # by a factor of the exact matrix, or CG with one as preconditioner
+    CHOLESKY = 4  # by a factor of the exact matrix
     MODEL = 5  # Newton's method on the model that a pass over streamed costs left
 
 

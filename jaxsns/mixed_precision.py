@@ -19,7 +19,7 @@ from jaxsns.newton_system import NewtonSystem
 from jaxsns.numerics import smallest_kept
 
 FINEST = 1e-5  # accuracy below which float32 is of no use
-MOST = 100  # products in float32: a plan that takes more nearly splits
+MOST = 100  # products in float32: with more of them directions are no faster
 LEAST_DIAGONAL = 1e-6  # entry below which a row is left to float64
 COARSE = 1e-2  # accuracy of float32 where any row is
 SLACK = 1.5  # of the accuracy, that the residual found anew may miss it by

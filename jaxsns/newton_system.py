@@ -11,7 +11,6 @@ Penalised marginals add to R and S (R / tau and S / tau at a solution); there is
 gauge then, A is positive definite by itself, and w is 0.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -20,7 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxsns.geometry.kernel import DenseKernel, Kernel
-from jaxsns.linear import cholesky, graded
+from jaxsns.linear import cholesky
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import default_shift, matmul
 
@@ -142,36 +141,6 @@ def solve_nested(
     )
 
 
-def factorise(system: NewtonSystem) -> graded.Factor:
-    """Cholesky factor in float32.
-
-    Of A, but in place of w w^T the heaviest row is held: solutions differ by a multiple
-    of w. O(n^2 m + n^3 / 3) time, in half the time of float64. NaN if it fails.
-    """
-    assert isinstance(system.kernel, DenseKernel)
-    k, root = system.kernel.matrix, system.root
-    left, right = system.left, system.right
-    single = k.dtype == jnp.float32
-    if not single:
-        # The scalings reach further than float32: what they make of K does not.
-        k = (left[:, None] * k * right[None, :]).astype(jnp.float32)
-
-    def products(start: jax.Array, size: int, width: int) -> jax.Array:
-        take = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start)
-        rows, others = take(k, slice_size=size), take(k, slice_size=width)
-        if not single:
-            return matmul(rows, others.T)
-        rows = take(left, slice_size=size)[:, None] * rows * right[None, :] ** 2
-        return matmul(rows, others.T) * take(left, slice_size=width)[None, :]
-
-    inside = system.kernel.normal(system.right**2, system.left * root)
-    surplus = (system.unit + system.shift) * root - system.left * inside
-    surplus = jnp.maximum(surplus, 0) + default_shift(root.dtype) * root
-    heaviest = jnp.arange(root.size) == jnp.argmax(system.pin)
-    surplus = surplus + jnp.where(heaviest & (system.pin > 0), root, 0)
-    return graded.factorise(products, root, surplus)
-
-
 def _factor(system: NewtonSystem) -> jax.Array:
     """[n, n] factor of A in the dtype of the solve, in the lower triangle."""
     assert isinstance(system.kernel, DenseKernel)
@@ -203,27 +172,6 @@ def _factor(system: NewtonSystem) -> jax.Array:
 
     upper = jax.lax.fori_loop(0, first.size, block, jnp.zeros((n, n), k.dtype))
     return cholesky.factorise(upper.T)
-
-
-def solve_factored(
-    system: NewtonSystem,
-    factor: graded.Factor,
-    rhs: jax.Array,
-    tolerance: ArrayLike,
-    max_steps: ArrayLike,
-) -> CGResult:
-    """Solve by conjugate gradients with a factor of a nearby matrix in float32.
-
-    It takes few products: nearly all modes of the factor are right (`linear.graded`).
-    """
-
-    def precondition(vector: jax.Array) -> jax.Array:
-        x = graded.solve(factor, vector.astype(jnp.float32))
-        return project(system, x.astype(vector.dtype))
-
-    return conjugate_gradient(
-        lambda v: product(system, v), rhs, precondition, tolerance, max_steps
-    )
 
 
 @jax.named_scope("cholesky")

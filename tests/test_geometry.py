@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 
 import jaxsns
 from jaxsns import Dense, PointCloud, costs
+from jaxsns.geometry import columns
 
 R = np.random.default_rng(0)
 X, Y = R.normal(size=(6, 7)), R.normal(size=(5, 7))
@@ -128,3 +129,18 @@ def test_scales_do_not_see_atoms_without_mass():
 def test_default_epsilon_is_a_twentieth_of_the_standard_deviation():
     cost = R.random((6, 5))
     np.testing.assert_allclose(jaxsns.solve(cost).epsilon, 0.05 * cost.std())
+
+
+@pytest.mark.parametrize("n", [1, 5, 8, 9, 24, 61])
+def test_maxima_of_columns(monkeypatch, n):
+    monkeypatch.setattr(columns, "SMALL", 0)
+    cost, a = R.normal(size=(n, 7)), R.normal(size=n)
+    both = lambda c, a: (c - a[:, None], -c)
+    got = jax.jit(lambda c, a: columns.maxima(both, c, a))(cost, a)
+    np.testing.assert_array_equal(got[0], (cost - a[:, None]).max(0))
+    np.testing.assert_array_equal(got[1], (-cost).max(0))
+    many = jnp.asarray(R.normal(size=(3, n, 7)))
+    got = jax.vmap(lambda c: columns.maxima(jnp.sin, c))(many)
+    np.testing.assert_allclose(got, np.sin(many).max(1), rtol=1e-15)
+    bad = jnp.asarray(cost).at[n - 1, 3].set(jnp.nan)
+    assert np.isnan(columns.maxima(lambda c: c, bad)[3])

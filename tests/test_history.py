@@ -224,7 +224,7 @@ def test_listeners_hear_each_step_of_each_lane_once(plain, monkeypatch):
 def test_listeners_hear_no_step_of_a_lane_that_waits_for_its_factor(monkeypatch):
     """Side by side lanes change their way at different steps, and wait for others."""
     monkeypatch.setattr(journal, "_due", lambda count, kind: count > 0)
-    x, y = R.normal(size=(140, 10)), R.normal(size=(140, 10))
+    x, y = R.normal(size=(120, 10)), R.normal(size=(120, 10))
     cost = jnp.asarray(((x[:, None] - y[None]) ** 2).sum(-1))
     epsilons = jnp.max(cost) / jnp.asarray([1200.0, 200.0, 1000.0])
     heard = []

@@ -235,19 +235,20 @@ def test_no_path_where_a_loose_tolerance_is_near(seed):
 
 
 def test_slow_cg_hands_over_to_cholesky():
-    """epsilon = 1e-4: CG alone needs thousands of products, auto far fewer."""
-    cost, a, b = problems.assignment(300)
-    both = jaxsns.solve(cost, a, b, epsilon=1e-4, tolerance=1e-8)
-    alone = jaxsns.solve(
-        cost,
-        a,
-        b,
-        epsilon=1e-4,
-        tolerance=1e-8,
-        method=NewtonOptions(linear_solver="cg"),
+    """At most 128 rows: from the direction on that took more than 30 products."""
+    x, y = np.random.default_rng(0).normal(size=(2, 100, 10))
+    cost = ((x[:, None] - y[None]) ** 2).sum(-1)
+    epsilon = cost.max() / 1200
+    run = lambda method: jaxsns.solve(
+        cost, epsilon=epsilon, tolerance=1e-9, method=method, history=True
     )
+    both, alone = run("auto"), run(NewtonOptions(linear_solver="cg"))
+    kinds = both.history.rows()["kind"]
+    assert {jaxsns.StepKind.CG, jaxsns.StepKind.CHOLESKY} <= set(kinds)
     assert both.converged
-    assert int(both.counts.linear_steps) < 0.5 * int(alone.counts.linear_steps)
+    assert alone.converged
+    assert int(both.counts.linear_steps) < 0.8 * int(alone.counts.linear_steps)
+    np.testing.assert_allclose(both.plan(), alone.plan(), atol=1e-10)
 
 
 @pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn", "sns"])

@@ -3,7 +3,6 @@
 Independent references: dense NumPy matrices and solves.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import problems
@@ -13,7 +12,7 @@ import references
 import jaxsns
 from jaxsns import NewtonOptions, newton_system, sparse_system
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.solvers import direction, factored, sparse_direction, ways
+from jaxsns.solvers import direction, sparse_direction, ways
 
 R = np.random.default_rng(0)
 
@@ -85,25 +84,15 @@ def test_the_lumped_system_is_the_matrix_it_says_and_is_definite():
     np.testing.assert_allclose(newton_system.diagonal(near), np.diag(got) - w**2)
 
 
-def _find(point, kind, solver="sparse", target=1e-9, last=0, shift=1e-6, factor=None):
+def _find(point, kind, solver="sparse", target=1e-9):
     n, m = point.rows.shape[0], point.columns.shape[0]
     way = direction.unjudged(solver, n, m, jnp.dtype("float64"))
-    number = lambda x: jnp.asarray(x, jnp.int32)
-    way = way._replace(kind=number(kind), last=number(last))
+    way = way._replace(kind=jnp.asarray(kind, jnp.int32))
     residual = R.normal(size=n)
     residual -= residual.mean()
     residual = jnp.asarray(residual * np.asarray(point.rows))
-    shift, target = jnp.asarray(shift), jnp.asarray(target)
-    given = point, residual, shift, target, way
-    exact = direction.find("cholesky", *given)
-    if factor is not None:
-        return factored.find(*given, factor), exact
-    return direction.find(solver, *given), exact
-
-
-def _factor(point):
-    zero = jnp.zeros_like(point.rows)
-    return factored.factor_at(point, zero, jnp.asarray(1e-6), jnp.asarray(1e-9))
+    given = point, residual, jnp.asarray(1e-6), jnp.asarray(target), way
+    return direction.find(solver, *given), direction.find("cholesky", *given)
 
 
 @pytest.mark.parametrize("error", [1e-3, 1e-10])
@@ -133,75 +122,19 @@ def test_a_plan_that_is_not_sparse_goes_to_the_exact_matrix():
     assert int(again.products) > 0
 
 
-def _splitting_point(n=150):
-    """Of a plan that nearly splits into blocks: 10-D points at a small epsilon."""
-    cost = _cost_of_points(n, 10)
-    s = jaxsns.solve(cost, epsilon=1 / 1200, tolerance=1e-4)
-    plan = s.plan()
-    ones = jnp.ones(n)
-    rows, columns = plan.sum(1), plan.sum(0)
-    whole, none = jnp.asarray(True), jnp.zeros(n)
-    return cost, ways.Point(
-        DenseKernel(plan), ones, ones, rows, columns, none, none, whole, s.error
-    )
-
-
-def _cost_of_points(n, d):
-    x, y = R.normal(size=(n, d)), R.normal(size=(n, d))
+def test_a_plan_that_nearly_splits_takes_few_products():
+    """10-D points at a small epsilon: hundreds of products, or a factor, before."""
+    x, y = R.normal(size=(2, 150, 10))
     cost = ((x[:, None] - y[None]) ** 2).sum(-1)
-    return cost / cost.max()
-
-
-def test_a_factor_in_float32_makes_conjugate_gradients_short():
-    _, point = _splitting_point()
-    factor = _factor(point)
-    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(factor))
-    found, exact = _find(point, ways.FRESH, factor=factor)
-    plain, _ = _find(point, ways.EXACT)
-    assert int(found.way.kind) == ways.FACTORED
-    assert 0 < int(found.products) <= 10 < int(plain.products)
-    scale = np.abs(exact.dx).max()
-    np.testing.assert_allclose(found.dx, exact.dx, atol=0.05 * scale)
-    # A factor of another plan still helps, and the answer is that of this one.
-    moved = point._replace(u=jnp.asarray(R.uniform(0.99, 1.01, 150)))
-    moved = moved._replace(
-        rows=moved.u * moved.kernel.times(moved.v),
-        columns=moved.kernel.transpose_times(moved.u),
-    )
-    found, exact = _find(moved, ways.FACTORED, factor=factor)
-    plain, _ = _find(moved, ways.EXACT)
-    assert 0 < 2 * int(found.products) < int(plain.products)
-    np.testing.assert_allclose(found.dx, exact.dx, atol=0.05 * np.abs(exact.dx).max())
-
-
-def test_a_factor_that_failed_is_replaced():
-    point = _point(90, 100, sparse=False)
-    broken = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), _factor(point))
-    found, _ = _find(point, ways.FACTORED, factor=broken)
-    assert int(found.way.kind) == ways.WANTED
-    assert np.all(np.isfinite(found.dx))
-    # A new one, when the step is refused, by none.
-    assert int(factored.refused(jnp.asarray(ways.FACTORED))) == ways.WANTED
-    assert int(factored.refused(jnp.asarray(ways.FRESH))) == ways.NEVER
-
-
-def test_products_that_multiply_lead_to_a_factor():
-    cost, point = _splitting_point()
-    # More than are made at once, or as many as promise to become more.
-    tired, _ = _find(point, ways.EXACT)
-    assert int(tired.way.kind) == ways.WANTED
-    # The shift of an early step keeps products few.
-    calm, _ = _find(point, ways.EXACT, last=1000, shift=0.05)
-    assert int(calm.way.kind) == ways.EXACT
-    assert int(calm.way.last) == int(calm.products) > 6
-    growing, _ = _find(point, ways.EXACT, last=1, shift=0.05)
-    assert int(growing.way.kind) == ways.WANTED
-    s = jaxsns.solve(cost, epsilon=1 / 1200, tolerance=1e-10, history=True)
+    epsilon = cost.max() / 1200
+    s = jaxsns.solve(cost, epsilon=epsilon, tolerance=1e-10, history=True)
     rows = s.history.rows()
-    direct = rows["kind"] == jaxsns.StepKind.CHOLESKY
-    assert np.any(direct & (np.diff(rows["products"], prepend=0) > 0))
+    taken = rows["kind"] != jaxsns.StepKind.SWEEP
+    assert set(rows["kind"][taken]) == {jaxsns.StepKind.CG}
+    # Measured 32 to 156 over 12 seeds.
+    assert np.diff(rows["products"]).max() <= 250
     method = NewtonOptions(linear_solver="cholesky")
-    other = jaxsns.solve(cost, epsilon=1 / 1200, tolerance=1e-10, method=method)
+    other = jaxsns.solve(cost, epsilon=epsilon, tolerance=1e-10, method=method)
     assert s.converged
     assert other.converged
     np.testing.assert_allclose(s.plan(), other.plan(), atol=1e-9)
@@ -234,13 +167,14 @@ def test_a_solve_with_sparse_directions_gives_the_same_plan(name):
     np.testing.assert_allclose(got.plan(), expected.plan(), atol=1e-9)
 
 
-def test_auto_looks_for_sparsity_where_a_factor_would_cost_more(monkeypatch):
+def test_auto_looks_for_sparsity_in_large_plans_alone(monkeypatch):
     point = _point(140, 150, sparse=True, error=1e-3)
     found, _ = _find(point, ways.UNJUDGED, solver="auto")
-    assert int(found.way.kind) in (ways.UNJUDGED, ways.WANTED)
+    assert int(found.way.kind) == ways.UNJUDGED
+    assert int(found.products) > 0
     assert not direction.may_be_sparse("auto", 8192)
     assert direction.may_be_sparse("auto", 8193)
-    monkeypatch.setattr(direction, "LARGEST_FACTORED", 100)
+    monkeypatch.setattr(direction, "LARGE", 100)
     monkeypatch.setattr(direction, "PROBE", 2)
     found, exact = _find(point, ways.UNJUDGED, solver="auto")
     assert int(found.way.kind) == ways.SPARSE

@@ -1,9 +1,10 @@
 """A Newton direction, by the cheapest way that does.
 
-- conjugate gradients on the exact matrix: best while they need few products;
-- with a factor (`factored`): where many products would be needed;
-- the sparse matrix of the largest entries (`sparse_direction`), where a matrix is too
-  large to factorise and the plan is sparse.
+- conjugate gradients on the exact matrix;
+- Cholesky's factor, of small matrices only: of all where they are tiny, else from when
+  conjugate gradients were slow on the kernel;
+- the sparse matrix of the largest entries (`sparse_direction`), where a matrix is
+  large, many products would be needed and the plan is sparse.
 
 What a step finds out holds for the next ones on the same kernel.
 """
@@ -22,7 +23,6 @@ from jaxsns.solvers.ways import (
     EXACT,
     SPARSE,
     UNJUDGED,
-    WANTED,
     Did,
     Direction,
     Point,
@@ -32,14 +32,12 @@ from jaxsns.solvers.ways import (
 )
 
 LINEAR_SOLVERS = ("auto", "cg", "sparse", "cholesky")
-# Rows: up to the first always by Cholesky's factor; up to the second by one for each
-# direction if CG is slow; up to the third by one for several then.
-ALWAYS_CHOLESKY, SMALL, LARGEST_FACTORED = 32, 128, 8192
+# Rows: up to the first always by Cholesky's factor; up to the second by one if CG is
+# slow; above the third sparse plans are looked for then.
+ALWAYS_CHOLESKY, SMALL, LARGE = 32, 128, 8192
 MOST_STEPS = 10_000  # of conjugate gradients
-MANY_PRODUCTS = 500  # and 2 a row, where there is nothing but conjugate gradients
-# Products above which a float32 factor costs less: 30, and 1 for 50 rows.
-LEAST_PRODUCTS, ROWS_A_PRODUCT = 30, 50
-SMALL_PRODUCTS = 30  # the same where each direction has its factor
+MANY_PRODUCTS = 500  # and 2 a row: most for a direction
+SMALL_PRODUCTS = 30  # above which a factor of a small matrix costs less
 MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 FORCING = 0.6  # power of the error to which a direction is solved
 LAST = 0.2  # of the target: error that the last direction aims at
@@ -67,14 +65,8 @@ def unjudged(solver: str, n: int, m: int, dtype: jnp.dtype) -> Way:
 
 
 def may_be_sparse(solver: str, n: int) -> bool:
-    """Whether the largest entries may be looked for: where a factor costs more."""
-    return solver == "sparse" or (solver == "auto" and n > LARGEST_FACTORED)
-
-
-def may_factorise(solver: str, n: int) -> bool:
-    """Whether a factor for several steps may come to be wanted."""
-    within = n <= LARGEST_FACTORED and (solver != "auto" or n > SMALL)
-    return within and solver in ("auto", "sparse")
+    """Whether the largest entries may be looked for."""
+    return solver == "sparse" or (solver == "auto" and n > LARGE)
 
 
 def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.Array):
@@ -82,8 +74,8 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
 
     The L1 error that a residual of the system leaves is at most its 2-norm, over the
     root of the mass: compared with that, not with the error now, since the residual
-    may be in a few rows now and in all of them then. The shift that a factor needs is
-    always there: without it rounding tells the sign of curvature where a plan splits.
+    may be in a few rows now and in all of them then. A least shift is always there:
+    without it rounding tells the sign of curvature where a plan splits.
     """
     shift = jnp.maximum(shift, default_shift(shift.dtype))
     system = newton_system.make_system(
@@ -119,10 +111,7 @@ def find(
     target: jax.Array,
     way: Way,
 ) -> Direction:
-    """Newton direction for a residual a - rows [n]; `target`: the error aimed at.
-
-    Without a factor: the way that it returns may be WANTED.
-    """
+    """Newton direction for a residual a - rows [n]; `target`: the error aimed at."""
     system, rhs, root, accuracy = equations(point, residual, shift, target)
     n = rhs.shape[0]
     many = min(MANY_PRODUCTS + 2 * n, MOST_STEPS)
@@ -134,55 +123,37 @@ def find(
         return as_direction(system, root, rhs, u, way, did)
     if solver == "auto" and n <= SMALL:
         return _small(system, rhs, root, accuracy, way)
-    if solver == "cg":
+    if not may_be_sparse(solver, n):
         end = _conjugate_gradients(system, point, rhs, accuracy, jnp.asarray(many))
         did = Did(end.steps, none, kind_of(StepKind.CG), whole)
         return as_direction(system, root, rhs, end.x, way, did)
 
-    sparse_pays = may_be_sparse(solver, n)
-    factors = may_factorise(solver, n)
-    most = LEAST_PRODUCTS + n // ROWS_A_PRODUCT if factors else many
-    unsolved = EXACT if sparse_pays else UNJUDGED
-    first = (PROBE if solver == "auto" else 0) if sparse_pays else most
-    budget = jnp.asarray([first, most, 0, many], jnp.int32)[way.kind]
+    first = PROBE if solver == "auto" else 0
+    # Products to begin with: UNJUDGED, EXACT, SPARSE.
+    budget = jnp.asarray([first, many, 0], jnp.int32)[way.kind]
     end = jax.lax.cond(
         budget > 0,
         lambda: _conjugate_gradients(system, point, rhs, accuracy, budget),
         lambda: CGResult(jnp.zeros_like(rhs), none, jnp.asarray(False)),
     )
     did = Did(end.steps, none, kind_of(StepKind.CG), whole)
-    tired = ~end.converged & (way.kind == unsolved)
-    slow = tired | (_expected(end.steps, way.last) > most)
-    u, kind = end.x, way.kind
-    if sparse_pays:
-        unknown = (way.kind == UNJUDGED) & ~end.converged
-        way = jax.lax.cond(
-            unknown, lambda: sparse_direction.judge(point, way), lambda: way
-        )
-        u, did, good = jax.lax.cond(
-            way.kind == SPARSE,
-            lambda: sparse_direction.solve(system, point, way, rhs, accuracy),
-            lambda: (end.x, did, jnp.asarray(True)),
-        )
-        # What was slow is not tried again on this kernel.
-        kind = jnp.where(good, way.kind, EXACT)
-        both = jnp.where(way.kind == SPARSE, end.steps, 0) + did.products
-        did = did._replace(products=both)
-    if factors:
-        # What was found is used all the same; from the next step on with a factor.
-        kind = jnp.where((kind == unsolved) & slow, WANTED, kind)
-        # But for the last direction: with the factor that one is the last.
-        final = accuracy > point.error**FORCING
-        did = did._replace(given_up=tired & final)
-    way = way._replace(kind=kind.astype(jnp.int32), last=did.products)
+    unknown = (way.kind == UNJUDGED) & ~end.converged
+    way = jax.lax.cond(unknown, lambda: sparse_direction.judge(point, way), lambda: way)
+    u, did, good = jax.lax.cond(
+        way.kind == SPARSE,
+        lambda: sparse_direction.solve(system, point, way, rhs, accuracy),
+        lambda: (end.x, did, jnp.asarray(True)),
+    )
+    # What was slow is not tried again on this kernel.
+    kind = jnp.where(good, way.kind, EXACT)
+    both = jnp.where(way.kind == SPARSE, end.steps, 0) + did.products
+    did = did._replace(products=both)
+    way = way._replace(kind=kind.astype(jnp.int32))
     return as_direction(system, root, rhs, u, way, did)
 
 
 def _small(system: NewtonSystem, rhs, root, accuracy, way: Way) -> Direction:
-    """Direction by CG, or by Cholesky's factor as soon as CG was slow on a kernel.
-
-    Less to compile than a factor for several directions, and at such sizes as fast.
-    """
+    """Direction by CG, or by Cholesky's factor as soon as CG was slow on a kernel."""
     budget = jnp.where(way.kind == UNJUDGED, SMALL_PRODUCTS, 0)
     end = newton_system.solve_cg(system, rhs, accuracy, budget)
     u, kind = jax.lax.cond(

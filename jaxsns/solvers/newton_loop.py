@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxsns import mixed_precision
 from jaxsns.numerics import largest_scaling
-from jaxsns.solvers import direction, factored, newton_steps, ways
+from jaxsns.solvers import direction, newton_steps
 from jaxsns.solvers.newton_options import NewtonOptions
 from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 
@@ -51,55 +51,42 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
         go_on = _more(options, setting, s)
         return go_on if s.ratio is None else go_on & ~(setting.trying & (s.ratio > 0))
 
-    def run(going, factor, s: Inner, setting=setting, sweeping=False) -> Inner:
+    def run(going, s: Inner, setting=setting, sweeping=False) -> Inner:
         step = functools.partial(
             newton_steps.step_once,
             options,
             setting,
             start.step,
             going,
-            factor,
             sweeping=sweeping,
         )
         return jax.lax.while_loop(going, step, s)
 
-    # Two loops: carried through one, a factor would be copied each step.
-    without = lambda s: more(s) & (s.way.kind < ways.WANTED) & ~asked(s)
-    useful = lambda s: more(s) & (s.way.kind > ways.WANTED)
-    n = start.point.x.shape[0]
-    factors = direction.may_factorise(options.linear_solver, n)
+    going = lambda s: more(s) & ~asked(s)
     conjugate = options.linear_solver in ("auto", "cg")
+    n = start.point.x.shape[0]
     rough = conjugate and mixed_precision.pays(setting.kernel, n, direction.SMALL)
-    if setting.path is None and not factors and not rough:
-        return run(without, None, start)
 
-    def unfactored(s: Inner) -> Inner:
-        """Without a factor; the float32 copy is made for the first direction."""
+    def steps(s: Inner) -> Inner:
+        """The float32 copy is made for the first direction."""
         if not rough:
-            return run(without, None, s)
+            return run(going, s)
         due = functools.partial(newton_steps.due, options, setting, start.step)
-        early = lambda s: without(s) & ~due(s)
-        s = run(early, None, s, sweeping=True)
+        s = run(lambda s: going(s) & ~due(s), s, sweeping=True)
 
-        def steps(s: Inner) -> Inner:
+        def with_copy(s: Inner) -> Inner:
             copy = mixed_precision.copy(setting.kernel)
-            return run(without, None, s, setting._replace(rough=copy))
+            return run(going, s, setting._replace(rough=copy))
 
-        return jax.lax.cond(without(s), steps, lambda s: s, s)
+        return jax.lax.cond(going(s), with_copy, lambda s: s, s)
 
-    def phase(s: Inner) -> Inner:
-        """From where a factor is wanted up to where it does not do any more."""
-        factor = factored.factor_at(*newton_steps.equations(setting, s))
-        return run(useful, factor, s._replace(way=factored.with_factor(s.way)))
+    path = setting.path
+    if path is None or start.ratio is None:
+        return steps(start)
 
     def both(s: Inner) -> Inner:
-        s = unfactored(s)
-        if factors:
-            wanted = more(s) & (s.way.kind == ways.WANTED)
-            s = jax.lax.cond(wanted, phase, lambda s: s, s)
-        if setting.path is None or s.ratio is None:
-            return s
+        s = steps(s)
         known = s.ratio
-        return s._replace(ratio=jax.lax.cond(asked(s), setting.path, lambda: known))
+        return s._replace(ratio=jax.lax.cond(asked(s), path, lambda: known))
 
     return jax.lax.while_loop(more, both, start)

@@ -22,10 +22,9 @@ from jaxsns import dual, journal
 from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.history import StepKind
 from jaxsns.journal import Journal
-from jaxsns.linear.graded import Factor
 from jaxsns.marginal import Target
 from jaxsns.numerics import longest_step, unit_roundoff
-from jaxsns.solvers import direction, factored, trials, ways
+from jaxsns.solvers import direction, trials, ways
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton_options import NewtonOptions
 
@@ -110,13 +109,6 @@ def _there(setting: Setting, point: Point) -> ways.Point:
     )
 
 
-def equations(setting: Setting, s: Inner):
-    """What the equations of a direction need: point, residual, shift, target."""
-    point = s.point
-    residual = setting.rows.at(point.x) - point.rows
-    return _there(setting, point), residual, s.mu * point.error, setting.target
-
-
 @jax.named_scope("sweep")
 def _sweep(setting: Setting, point: Point) -> Point:
     real = setting.rows.real
@@ -126,15 +118,17 @@ def _sweep(setting: Setting, point: Point) -> Point:
 
 
 @jax.named_scope("newton")
-def _newton(
-    options: NewtonOptions, setting: Setting, factor: Factor | None, s: Inner
-) -> tuple[Inner, Taken]:
+def _newton(options: NewtonOptions, setting: Setting, s: Inner) -> tuple[Inner, Taken]:
     """One direction, then trials of other lengths; no move if none is good."""
     old = s.point
-    if factor is None:
-        found = direction.find(options.linear_solver, *equations(setting, s), s.way)
-    else:
-        found = factored.find(*equations(setting, s), s.way, factor)
+    found = direction.find(
+        options.linear_solver,
+        _there(setting, old),
+        setting.rows.at(old.x) - old.rows,
+        s.mu * old.error,
+        setting.target,
+        s.way,
+    )
     dx, slope, curvature = found.dx, found.slope, found.curvature
     mean = dual.weighted(setting.rows.mass, dx) / setting.total
     dx = dx - jnp.where(setting.gauge & setting.rows.real, mean, 0)
@@ -153,9 +147,7 @@ def _newton(
     room = lambda length: longest_step(old.x, length * dx) >= 1
     trial = trials.search(attempt, room, length)
     new, rho = trial.point, trial.rho
-    # What was found of it ends it now and then all the same.
-    none = jnp.asarray(found.given_up) & ~(new.error <= setting.target)
-    accepted = (rho > 1e-4) & ~none
+    accepted = rho > 1e-4
     point = jax.tree.map(lambda u, v: jnp.where(accepted, u, v), new, old)
     harder = (trial.length < length) | (rho < 0.25)
     easier = ~harder & (rho > 0.75)
@@ -163,19 +155,12 @@ def _newton(
     mu = jnp.where(harder, jnp.maximum(GROW_MU * s.mu, LEAST_MU), s.mu)
     mu = jnp.where(easier, lower, mu)
     counts = s.counts.plus(
-        newton_steps=jnp.where(none, 0, 1),
+        newton_steps=1,
         linear_steps=found.products,
         sparse_steps=found.sparse_products,
     )
-    way = found.way
-    if factor is not None:
-        kind = jnp.where(accepted, way.kind, factored.refused(s.way.kind))
-        way = way._replace(kind=kind)
-        # What bad directions raised it to says nothing of the others.
-        mu = jnp.where(kind == ways.NEVER, FIRST_MU, mu)
     taken = Taken(found.kind, s.mu * old.error, found.kept)
-    taken = jax.tree.map(lambda u, v: jnp.where(none, u, v), _no_direction(s), taken)
-    return s._replace(point=point, mu=mu, way=way, counts=counts), taken
+    return s._replace(point=point, mu=mu, way=found.way, counts=counts), taken
 
 
 def due(
@@ -192,7 +177,6 @@ def step_once(
     setting: Setting,
     begun: jax.Array,
     going: Callable[[Inner], jax.Array],
-    factor: Factor | None,
     s: Inner,
     sweeping: bool = False,
 ) -> Inner:
@@ -203,7 +187,7 @@ def step_once(
         newton = due(options, setting, begun, s)
         moved, taken = jax.lax.cond(
             newton,
-            lambda t: _newton(options, setting, factor, t),
+            lambda t: _newton(options, setting, t),
             lambda t: (t, _no_direction(t)),
             s,
         )

@@ -9,9 +9,7 @@ from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.history import StepKind
 from jaxsns.sparse_system import Pattern
 
-# A factor is WANTED from the next step on, FRESH in its first one; after one that was
-# of no use there is NEVER another.
-UNJUDGED, EXACT, SPARSE, NEVER, WANTED, FRESH, FACTORED = range(7)
+UNJUDGED, EXACT, SPARSE = range(3)
 
 
 class Way(NamedTuple):
@@ -33,7 +31,6 @@ class Direction(NamedTuple):
     sparse_products: jax.Array  # [] int32
     kind: jax.Array  # [] int32, a StepKind
     kept: jax.Array  # [] share of the plan's entries in the matrix
-    given_up: jax.Array | bool  # [] not found, left to the next step: no step is made
 
 
 class Point(NamedTuple):
@@ -58,7 +55,6 @@ class Did(NamedTuple):
     sparse_products: jax.Array
     kind: jax.Array
     kept: jax.Array
-    given_up: jax.Array | bool = False
 
 
 def kind_of(kind: StepKind) -> jax.Array:
