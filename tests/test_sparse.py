@@ -123,7 +123,7 @@ def test_a_plan_that_is_not_sparse_goes_to_the_exact_matrix():
 
 
 def test_a_plan_that_nearly_splits_takes_few_products():
-    """10-D points at a small epsilon: hundreds of products, or a factor, before."""
+    """10-D points at a small epsilon: by conjugate gradients, the plan of Cholesky."""
     x, y = R.normal(size=(2, 150, 10))
     cost = ((x[:, None] - y[None]) ** 2).sum(-1)
     epsilon = cost.max() / 1200
