@@ -33,7 +33,6 @@ class NewtonSystem(NamedTuple):
     kernel: Kernel
     left: jax.Array  # [n]
     right: jax.Array  # [m]
-    root: jax.Array  # [n] roots of R
     pin: jax.Array  # [n] w
     unit: jax.Array  # [] or [n] diagonal before Q Q^T is taken off: 1 if K is whole
     shift: jax.Array  # []
@@ -62,7 +61,6 @@ def make_system(
         kernel,
         u * inverse_root(rows),
         v * inverse_root(columns),
-        roots,
         pin,
         jnp.ones_like(shift),
         shift,

@@ -11,7 +11,7 @@ import references
 import jaxsns
 from experiments.drills import checks, problems, solving
 from experiments.drills.problems import Setting
-from jaxsns import Dense, NewtonOptions, Problem, Status, newton_system
+from jaxsns import Dense, NewtonOptions, Problem, Status, mixed_precision, newton_system
 from jaxsns.linear import lanes as lane_algebra
 from jaxsns.linear.conjugate_gradient import CGResult
 from jaxsns.solvers import continuation
@@ -96,12 +96,12 @@ def broken(monkeypatch):
         monkeypatch.setattr(
             newton_system, "solve_cholesky", lambda s, rhs, refinements=0: result(rhs)
         )
+        end = lambda rhs: CGResult(
+            result(rhs), jnp.asarray(1, jnp.int32), jnp.asarray(True)
+        )
+        monkeypatch.setattr(newton_system, "solve_cg", lambda s, rhs, *_: end(rhs))
         monkeypatch.setattr(
-            newton_system,
-            "solve_cg",
-            lambda s, rhs, *_: CGResult(
-                result(rhs), jnp.asarray(1, jnp.int32), jnp.asarray(True)
-            ),
+            mixed_precision, "solve", lambda s, rough, rhs, *_: end(rhs)
         )
         monkeypatch.setattr(lane_algebra, "solve_definite", lambda m, rhs: result(rhs))
         jax.clear_caches()
@@ -109,6 +109,19 @@ def broken(monkeypatch):
     yield put
     monkeypatch.undo()
     jax.clear_caches()
+
+
+@pytest.mark.parametrize("result", [_nothing, _rubbish])
+def test_directions_in_two_precisions_that_mislead_are_refused(broken, result):
+    """They claim to have converged; sweeps go on, and what is said is true."""
+    cost, even = R.random((140, 140)), np.full(140, 1 / 140)
+    broken(result)
+    for epsilon in (0.2, 0.02):
+        s = jaxsns.solve(cost, epsilon=epsilon, method="newton")
+        assert int(s.counts.newton_steps) > 0
+        error = references.error(cost, even, even, s.f, s.g, epsilon)
+        assert s.converged
+        assert error < 1.1e-10
 
 
 @pytest.mark.parametrize("result", [_nothing, _rubbish])
