@@ -1,13 +1,18 @@
 """Conjugate gradients on a float32 copy of a kernel, ended on the kernel itself.
 
 A product's time is that of reading the kernel: half in float32, and a third where the
-copy fits a cache that the kernel does not (docs/decisions.md). Rows that nearly stand
-alone, with an entry below 1e-6 on the diagonal, are left out there: rounding of float32
-would pass for a residual of theirs. What it cannot tell shows in the residual, which is
-found anew with the kernel itself; from there the same iteration goes on.
+copy fits a cache that the kernel does not (docs/decisions.md). The copy is of the
+kernel with the scalings of a point, whose entries are all below 1: scalings of e^45
+and their squares, as there are on a kernel, are no numbers of float32. Rounding of
+float32 is a residual of its own in rows that nearly stand alone, so it stops where
+that would be most of it, and rows with an entry below 1e-6 on the diagonal are left
+out. What it cannot tell shows in the residual, which is found anew with the kernel
+itself; from there the same iteration goes on.
 Source: iterative refinement with an inner solver of lower precision, Carson and Higham,
 SIAM J. Sci. Comput. 40 (2018).
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +26,7 @@ from jaxsns.numerics import smallest_kept
 FINEST = 1e-5  # accuracy below which float32 is of no use
 MOST = 100  # products in float32: with more of them directions are no faster
 LEAST_DIAGONAL = 1e-6  # entry below which a row is left to float64
-COARSE = 1e-2  # accuracy of float32 where any row is
+ROUNDING = 1e-7  # over the least entry on the diagonal: accuracy of float32
 SLACK = 1.5  # of the accuracy, that the residual found anew may miss it by
 
 
@@ -32,25 +37,39 @@ def pays(kernel: Kernel, rows: int, least: int) -> bool:
     return kernel.matrix.dtype == jnp.float64
 
 
-def copy(kernel: Kernel) -> DenseKernel:
-    """Return the kernel in float32, without what is subnormal there."""
+class Rough(NamedTuple):
+    """A kernel in float32, with scalings that were multiplied in: diag(l) K diag(r)."""
+
+    kernel: DenseKernel
+    left: jax.Array  # [n] l in the dtype of the solve; 0 for rows without mass
+    right: jax.Array  # [m] r
+
+
+def copy(system: NewtonSystem) -> Rough:
+    """Return Q of a system in float32, without what is subnormal there."""
+    kernel, left, right = system.kernel, system.left, system.right
     assert isinstance(kernel, DenseKernel)
     small = smallest_kept(jnp.dtype(jnp.float32))
-    matrix = jnp.where(kernel.matrix < small, 0, kernel.matrix)
-    return DenseKernel(matrix.astype(jnp.float32))
+    matrix = left[:, None] * kernel.matrix * right[None, :]
+    matrix = jnp.where(matrix < small, 0, matrix)
+    return Rough(DenseKernel(matrix.astype(jnp.float32)), left, right)
+
+
+def _over(scaling: jax.Array, known: jax.Array) -> jax.Array:
+    return jnp.where(known > 0, scaling / jnp.where(known > 0, known, 1), 0)
 
 
 @jax.named_scope("conjugate_gradients")
 def solve(
     system: NewtonSystem,
-    rough: DenseKernel,
+    rough: Rough,
     rhs: jax.Array,
     tolerance: jax.Array,
     max_steps: jax.Array,
 ) -> CGResult:
     """`newton_system.solve_cg` with most products in float32.
 
-    rough: `copy` of the system's kernel. Products of both kinds, and the one that finds
+    rough: `copy` of the system, or of another on its kernel. Products of both kinds, and the one that finds
     the residual anew, count as steps.
     """
     pinned, system = system, newton_system.unpinned(system)
@@ -59,15 +78,21 @@ def solve(
     square = jnp.vdot(rhs, inverse * rhs)
     size = jnp.sqrt(jnp.where(square > 0, square, 1))
     single = lambda x: x.astype(jnp.float32)
-    low = jax.tree.map(single, system._replace(kernel=rough))
+    low = system._replace(
+        kernel=rough.kernel,
+        left=_over(system.left, rough.left),
+        right=_over(system.right, rough.right),
+    )
+    low = jax.tree.map(single, low)
     told = diagonal > LEAST_DIAGONAL
+    least = jnp.maximum(jnp.min(diagonal), LEAST_DIAGONAL)
     low_inverse = single(jnp.where(told, inverse, 0))
     most = jnp.where(tolerance >= FINEST, jnp.minimum(max_steps, MOST), 0)
     first = conjugate_gradient(
         lambda v: jnp.where(told, newton_system.product(low, v), 0),
         single(jnp.where(told, rhs / size, 0)),
         lambda v: low_inverse * v,
-        single(jnp.where(jnp.all(told), tolerance, jnp.maximum(tolerance, COARSE))),
+        single(jnp.maximum(tolerance, ROUNDING / least)),
         most,
     )
 

@@ -11,6 +11,7 @@ What a step finds out holds for the next ones on the same kernel.
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import mixed_precision, newton_system, sparse_system
 from jaxsns.geometry.kernel import Kernel
@@ -69,24 +70,32 @@ def may_be_sparse(solver: str, n: int) -> bool:
     return solver == "sparse" or (solver == "auto" and n > LARGE)
 
 
-def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.Array):
-    """System of a direction, its right side [n], scaling [n] and accuracy [].
+def system_of(point: Point, shift: ArrayLike = 0.0) -> NewtonSystem:
+    """System of directions at a point.
 
-    The L1 error that a residual of the system leaves is at most its 2-norm, over the
-    root of the mass: compared with that, not with the error now, since the residual
-    may be in a few rows now and in all of them then. A least shift is always there:
-    without it rounding tells the sign of curvature where a plan splits.
+    A least shift is always there: without it rounding tells the sign of curvature
+    where a plan splits.
     """
-    shift = jnp.maximum(shift, default_shift(shift.dtype))
-    system = newton_system.make_system(
+    dtype = point.error.dtype
+    return newton_system.make_system(
         point.kernel,
         point.u,
         point.v,
         point.rows + point.row_stiffness,
         point.columns + point.column_stiffness,
-        shift,
+        jnp.maximum(jnp.asarray(shift, dtype), default_shift(dtype)),
         point.gauge,
     )
+
+
+def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.Array):
+    """System of a direction, its right side [n], scaling [n] and accuracy [].
+
+    The L1 error that a residual of the system leaves is at most its 2-norm, over the
+    root of the mass: compared with that, not with the error now, since the residual
+    may be in a few rows now and in all of them then.
+    """
+    system = system_of(point, shift)
     root = newton_system.inverse_root(point.rows + point.row_stiffness)
     rhs = newton_system.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3

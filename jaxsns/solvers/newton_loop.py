@@ -12,7 +12,9 @@ from jaxsns.solvers.newton_options import NewtonOptions
 from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 
 IDLE = 4  # steps without progress after which a kernel is left
-FAST = 0.7  # contraction of the last of the first sweeps, up to which a path costs more
+# Error, and size of x, after the first sweeps, up to which a path costs more: in
+# float64 and in float32, whose kernel serves a fifth as far.
+NEAR, NEAR_SINGLE = (0.65, 35.0), (0.25, 16.0)
 FEW = 45  # sweeps left, as the last contracted, up to which steps at once cost less
 
 
@@ -33,7 +35,9 @@ def _asked(
     if setting.path is None or s.ratio is None:
         return jnp.asarray(False)
     left = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
-    fast = (s.contraction <= FAST) | ((s.contraction < 1) & (left <= FEW))
+    error, reach = NEAR if s.point.x.dtype == jnp.float64 else NEAR_SINGLE
+    near = (s.point.error <= error) & (jnp.max(jnp.abs(s.point.x)) <= reach)
+    fast = near | ((s.contraction < 1) & (left <= FEW))
     slow = (s.step - begun == FIRST_SWEEPS) & ~fast
     failed = ~_more(options, setting, s) & ~(s.point.error <= setting.target)
     failed = failed & (s.step < options.max_steps)
@@ -68,17 +72,21 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
     rough = conjugate and mixed_precision.pays(setting.kernel, n, direction.SMALL)
 
     def steps(s: Inner) -> Inner:
-        """The float32 copy is made for the first direction."""
+        """The float32 copy is made for the first direction, and anew when far off."""
         if not rough:
             return run(going, s)
         due = functools.partial(newton_steps.due, options, setting, start.step)
         s = run(lambda s: going(s) & ~due(s), s, sweeping=True)
 
         def with_copy(s: Inner) -> Inner:
-            copy = mixed_precision.copy(setting.kernel)
-            return run(going, s, setting._replace(rough=copy))
+            there = newton_steps.there(setting, s.point)
+            copy = mixed_precision.copy(direction.system_of(there))
+            limit, x = largest_scaling(jnp.dtype(jnp.float32)), s.point.x
+            fits = lambda s: jnp.max(jnp.abs(s.point.x - x)) <= limit
+            mine = setting._replace(rough=copy)
+            return run(lambda s: going(s) & fits(s), s, mine)
 
-        return jax.lax.cond(going(s), with_copy, lambda s: s, s)
+        return jax.lax.while_loop(going, with_copy, s)
 
     path = setting.path
     if path is None or start.ratio is None:

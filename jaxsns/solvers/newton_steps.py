@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import dual, journal
-from jaxsns.geometry.kernel import DenseKernel, Kernel
+from jaxsns.geometry.kernel import Kernel
 from jaxsns.history import StepKind
 from jaxsns.journal import Journal
 from jaxsns.marginal import Target
+from jaxsns.mixed_precision import Rough
 from jaxsns.numerics import longest_step, unit_roundoff
 from jaxsns.solvers import direction, trials, ways
 from jaxsns.solvers.iteration import Counts
@@ -76,7 +77,7 @@ class Setting(NamedTuple):
     target: jax.Array  # [] error to reach
     trying: jax.Array | bool = False  # go on only where a path would cost more
     path: Callable[[], jax.Array] | None = None  # [] its ratio, 0 if there is none
-    rough: DenseKernel | None = None  # the kernel in float32, where that pays
+    rough: Rough | None = None  # the kernel in float32, where that pays
 
 
 def at(setting: Setting, x: jax.Array) -> Point:
@@ -94,7 +95,8 @@ def _gain(setting: Setting, old: Point, new: Point) -> jax.Array:
     return rows + setting.columns.fitted_gain(old.y, new.y)
 
 
-def _there(setting: Setting, point: Point) -> ways.Point:
+def there(setting: Setting, point: Point) -> ways.Point:
+    """What a direction has to know of a point."""
     return ways.Point(
         setting.kernel,
         jnp.exp(point.x),
@@ -123,7 +125,7 @@ def _newton(options: NewtonOptions, setting: Setting, s: Inner) -> tuple[Inner, 
     old = s.point
     found = direction.find(
         options.linear_solver,
-        _there(setting, old),
+        there(setting, old),
         setting.rows.at(old.x) - old.rows,
         s.mu * old.error,
         setting.target,

@@ -5,8 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry.kernel import DenseKernel, Kernel
+from jaxsns.geometry.kernel import Kernel
 from jaxsns.history import StepKind
+from jaxsns.mixed_precision import Rough
 from jaxsns.sparse_system import Pattern
 
 UNJUDGED, EXACT, SPARSE = range(3)
@@ -45,7 +46,7 @@ class Point(NamedTuple):
     column_stiffness: jax.Array  # [m]
     gauge: jax.Array  # [] bool: whether potentials have one
     error: jax.Array  # [] relative L1
-    rough: DenseKernel | None = None  # the kernel in float32, where that pays
+    rough: Rough | None = None  # the kernel in float32, where that pays
 
 
 class Did(NamedTuple):
