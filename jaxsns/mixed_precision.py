@@ -69,8 +69,8 @@ def solve(
 ) -> CGResult:
     """`newton_system.solve_cg` with most products in float32.
 
-    rough: `copy` of the system, or of another on its kernel. Products of both kinds, and the one that finds
-    the residual anew, count as steps.
+    rough: `copy` of the system, or of another on its kernel. Products of both kinds,
+    and the one that finds the residual anew, count as steps.
     """
     pinned, system = system, newton_system.unpinned(system)
     diagonal = newton_system.diagonal(system)

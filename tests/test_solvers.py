@@ -192,7 +192,7 @@ def test_auto_uses_newton_only_when_it_pays():
     assert hard.converged
 
 
-def test_no_path_where_the_first_sweeps_contract_fast():
+def test_no_path_where_the_first_sweeps_come_near():
     """Random costs, and points: both far below the epsilon from which paths begin."""
     cost, a, b = problems.assignment(400)
     epsilon = 1 / 450
@@ -215,6 +215,23 @@ def test_no_path_where_the_first_sweeps_contract_fast():
     assert levels[3] > 10 * epsilon
     even = np.full(60, 1 / 60)
     assert references.error(points, even, even, s.f, s.g, epsilon) <= 1.05e-10
+
+
+@pytest.mark.parametrize(("d", "direct"), [(2, True), (10, False)])
+def test_no_path_where_one_kernel_will_do(d, direct):
+    """Above 128 rows also from an error of 0.4, if potentials are not far off yet."""
+    x, y = np.random.default_rng(0).normal(size=(2, 150, d))
+    cost = ((x[:, None] - y[None]) ** 2).sum(-1)
+    epsilon = cost.max() / 1200
+    s = jaxsns.solve(cost, epsilon=epsilon, tolerance=1e-9, history=True)
+    assert s.converged
+    rows = s.history.rows()
+    assert np.all(rows["epsilon"][:3] == epsilon)
+    assert np.all(rows["epsilon"] == epsilon) == direct
+    assert (int(s.counts.passes) == 1) == direct
+    assert 0.25 < rows["error"][2] < 0.7
+    even = np.full(150, 1 / 150)
+    assert references.error(cost, even, even, s.f, s.g, epsilon) <= 1.05e-9
 
 
 @pytest.mark.parametrize("seed", [0, 1])

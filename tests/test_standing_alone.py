@@ -52,7 +52,7 @@ def test_few_products_find_a_direction(d, most, rough):
     wanted = np.linalg.solve(matrix + np.outer(w, w), rhs)
     right = jnp.asarray(rhs)
     if rough:
-        copy = mixed_precision.copy(system.kernel)
+        copy = mixed_precision.copy(system)
         end = mixed_precision.solve(
             system, copy, right, jnp.asarray(1e-3), jnp.asarray(5000)
         )

@@ -12,9 +12,9 @@ from jaxsns.solvers.newton_options import NewtonOptions
 from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 
 IDLE = 4  # steps without progress after which a kernel is left
-# Error, and size of x, after the first sweeps, up to which a path costs more: in
-# float64 and in float32, whose kernel serves a fifth as far.
-NEAR, NEAR_SINGLE = (0.7, 35.0), (0.25, 16.0)
+# Error, and size of x, after the first sweeps, up to which a path costs more; and where
+# kernels serve a fifth as far, as in float32, or their passes cost little.
+NEAR, NEARER = (0.7, 35.0), (0.25, 16.0)
 FEW = 45  # sweeps left, as the last contracted, up to which steps at once cost less
 
 
@@ -35,8 +35,10 @@ def _asked(
     if setting.path is None or s.ratio is None:
         return jnp.asarray(False)
     left = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
-    error, reach = NEAR if s.point.x.dtype == jnp.float64 else NEAR_SINGLE
-    near = (s.point.error <= error) & (jnp.max(jnp.abs(s.point.x)) <= reach)
+    x = s.point.x
+    far = x.dtype == jnp.float64 and x.shape[0] > direction.SMALL
+    error, reach = NEAR if far else NEARER
+    near = (s.point.error <= error) & (jnp.max(jnp.abs(x)) <= reach)
     fast = near | ((s.contraction < 1) & (left <= FEW))
     slow = (s.step - begun == FIRST_SWEEPS) & ~fast
     failed = ~_more(options, setting, s) & ~(s.point.error <= setting.target)
