@@ -115,16 +115,16 @@ def test_a_copy_serves_other_points_on_its_kernel():
     alone = newton_system.solve_cg(other, rhs, 1e-4, 400)
     exact = np.linalg.solve(dense(other), np.asarray(rhs))
     assert bool(end.converged)
-    assert int(end.steps) <= int(alone.steps) + 2
+    assert int(end.steps) <= int(alone.steps) + 1  # and the one for the residual
     np.testing.assert_allclose(end.x, exact, atol=1e-3 * np.abs(exact).max())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_float32_costs_no_products(seed, monkeypatch):
     """Also where Newton's steps at once move potentials by some 50 epsilon.
 
     Measured 121, 86, 99 products and, all of them in float64, 110, 77, 88; with one
-    copy for a whole kernel, without the scalings, 200 more.
+    copy for the kernel 234, 132, 99; with one without the scalings 339, 180, 156.
     """
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(140, 3)), rng.normal(size=(800, 3))
@@ -138,6 +138,21 @@ def test_float32_costs_no_products(seed, monkeypatch):
     assert both.converged
     assert int(both.counts.passes) == 1
     assert np.ptp(both.f) > 30 * cost.max() / 1200
+    assert int(both.counts.newton_steps) == int(alone.counts.newton_steps)
+    assert int(both.counts.linear_steps) <= 1.25 * int(alone.counts.linear_steps)
+
+
+def test_float32_stops_where_its_rounding_would_be_the_residual(monkeypatch):
+    """Measured 229 products and, in float64, 217; 472 without that limit."""
+    x, y = np.random.default_rng(1).normal(size=(2, 150, 10))
+    cost = ((x[:, None] - y[None]) ** 2).sum(-1)
+    run = lambda: jaxsns.solve(cost, epsilon=cost.max() / 1200, tolerance=1e-12)
+    both = run()
+    monkeypatch.setattr(mixed_precision, "MOST", 0)
+    jax.clear_caches()
+    alone = run()
+    jax.clear_caches()  # of what was compiled with that limit
+    assert both.converged
     assert int(both.counts.newton_steps) == int(alone.counts.newton_steps)
     assert int(both.counts.linear_steps) <= 1.25 * int(alone.counts.linear_steps)
 

@@ -14,7 +14,7 @@ from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 IDLE = 4  # steps without progress after which a kernel is left
 # Error, and size of x, after the first sweeps, up to which a path costs more; and where
 # kernels serve a fifth as far, as in float32, or their passes cost little.
-NEAR, NEARER = (0.7, 35.0), (0.25, 16.0)
+NEAR, NEARER = (0.65, 35.0), (0.25, 16.0)
 FEW = 45  # sweeps left, as the last contracted, up to which steps at once cost less
 
 
