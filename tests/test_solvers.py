@@ -227,6 +227,7 @@ def test_no_path_where_one_kernel_will_do(d, direct):
     assert s.converged
     rows = s.history.rows()
     assert np.all(rows["epsilon"][:3] == epsilon)
+    assert (rows["epsilon"][3] == epsilon) == direct
     assert np.all(rows["epsilon"] == epsilon) == direct
     assert (int(s.counts.passes) == 1) == direct
     assert 0.25 < rows["error"][2] < 0.7
