@@ -110,11 +110,12 @@ def run(
     wanted = jnp.asarray(options.tolerance, problem.dtype)
     tries = isinstance(options, NewtonOptions)
 
-    def from_error(error: jax.Array) -> jax.Array:
+    def from_error(error: jax.Array, known: ArrayLike = True) -> jax.Array:
         if given is False:
             return ratio()
         none = lambda: jnp.zeros_like(error)
-        return jax.lax.cond((error < WARM_ERROR) & given, none, ratio)
+        good = (error < WARM_ERROR) & given & jnp.asarray(known)
+        return jax.lax.cond(good, none, ratio)
 
     def advance(s: PathState) -> PathState:
         trying = s.level < 0
@@ -131,7 +132,9 @@ def run(
             mine = dataclasses.replace(mine, patience=jnp.where(last, patience, 0))
         level = problem.with_epsilon(here)
         if tries:
-            inner = update(level, mine, s.inner, last, trying, from_error)
+            # Of potentials that were given only the first kernel knows the error.
+            path = lambda error: from_error(error, s.inner.step == state.step)
+            inner = update(level, mine, s.inner, last, trying, path)
         else:
             inner = update(level, mine, s.inner, last)
         before = epsilon_at(problem.epsilon, first, count, s.level - 1)
@@ -150,7 +153,11 @@ def run(
             afresh = state._replace(counts=inner.counts, step=inner.step)
             afresh = afresh._replace(journal=inner.journal)
             onward = jax.tree.map(lambda x, y: jnp.where(again, x, y), afresh, onward)
-        return PathState(onward, s.level + 1, inner.f, status, found)
+            # A kernel that was used up to good effect: the next one is a trial too.
+            level = jnp.where(trying & jnp.isnan(found), s.level, s.level + 1)
+        else:
+            level = s.level + 1
+        return PathState(onward, level, inner.f, status, found)
 
     if tries:
         level, known = -1, jnp.asarray(jnp.nan, problem.dtype)

@@ -14,7 +14,10 @@ from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 IDLE = 4  # steps without progress after which a kernel is left
 # Error, and size of x, after the first sweeps, up to which a path costs more; and where
 # kernels serve a fifth as far, as in float32, or their passes cost little.
-NEAR, NEARER = (0.65, 35.0), (0.25, 16.0)
+NEAR, NEARER = (0.7, 35.0), (0.25, 16.0)
+FALLEN = (
+    0.3  # error of a used-up kernel over its first, up to which it goes on from there
+)
 FEW = 45  # sweeps left, as the last contracted, up to which steps at once cost less
 
 
@@ -26,11 +29,11 @@ def _more(options: NewtonOptions, setting: Setting, s: Inner) -> jax.Array:
 
 
 def _asked(
-    options: NewtonOptions, setting: Setting, begun: jax.Array, s: Inner
+    options: NewtonOptions, setting: Setting, start: Inner, s: Inner
 ) -> jax.Array:
     """[] bool: whether it matters now if there is a path, which costs looking.
 
-    After first sweeps that promise no quick end, or where the kernel was of no use.
+    After first sweeps that promise no quick end, or where the kernel was of little use.
     """
     if setting.path is None or s.ratio is None:
         return jnp.asarray(False)
@@ -40,9 +43,10 @@ def _asked(
     error, reach = NEAR if far else NEARER
     near = (s.point.error <= error) & (jnp.max(jnp.abs(x)) <= reach)
     fast = near | ((s.contraction < 1) & (left <= FEW))
-    slow = (s.step - begun == FIRST_SWEEPS) & ~fast
+    slow = (s.step - start.step == FIRST_SWEEPS) & ~fast
     failed = ~_more(options, setting, s) & ~(s.point.error <= setting.target)
     failed = failed & (s.step < options.max_steps)
+    failed = failed & ~(s.point.error <= FALLEN * start.point.error)
     return setting.trying & jnp.isnan(s.ratio) & (slow | failed)
 
 
@@ -51,7 +55,7 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
 
     One that is only tried is left for a path as soon as it is known that there is one.
     """
-    asked = functools.partial(_asked, options, setting, start.step)
+    asked = functools.partial(_asked, options, setting, start)
 
     def more(s: Inner) -> jax.Array:
         go_on = _more(options, setting, s)
