@@ -235,6 +235,41 @@ def test_no_path_where_one_kernel_will_do(d, direct):
     assert references.error(cost, even, even, s.f, s.g, epsilon) <= 1.05e-9
 
 
+def test_a_kernel_used_up_to_good_effect_is_followed_by_one_from_there():
+    """No path then, which would begin anew."""
+    x, y = np.random.default_rng(1).normal(size=(2, 150, 10))
+    cost = ((x[:, None] - y[None]) ** 2).sum(-1)
+    epsilon = cost.max() / 3000
+    s = jaxsns.solve(cost, epsilon=epsilon, tolerance=1e-9, history=True)
+    assert s.converged
+    assert np.all(s.history.rows()["epsilon"] == epsilon)
+    assert int(s.counts.passes) == 2
+    even = np.full(150, 1 / 150)
+    assert references.error(cost, even, even, s.f, s.g, epsilon) <= 1.05e-9
+
+
+@pytest.mark.parametrize("seed", [5, 6, 10])
+def test_a_kernel_used_up_in_vain_is_followed_by_a_path(seed):
+    """From potentials that were given, too: the first kernel's error is theirs alone.
+
+    Tight clusters, epsilon 1e-5 of the largest cost, masses over six powers: some 50
+    steps down a path, over 1000 without.
+    """
+    rng = np.random.default_rng(seed)
+    centres = 5 * rng.normal(size=(6, 2))
+    sides = (centres[rng.integers(6, size=k)] for k in (140, 150))
+    x, y = (side + 0.05 * rng.normal(size=side.shape) for side in sides)
+    cost = ((x[:, None] - y[None]) ** 2).sum(-1)
+    a, b = (10 ** rng.uniform(-6, 0, size=k) for k in cost.shape)
+    a, b = a / a.sum(), b / b.sum()
+    epsilon = 1e-5 * cost.max()
+    start = np.zeros(140), np.zeros(150)
+    s = jaxsns.solve(cost, a, b, epsilon=epsilon, tolerance=1e-8, init=start)
+    assert s.converged
+    assert int(s.counts.sweeps) <= 80
+    assert references.error(cost, a, b, s.f, s.g, epsilon) <= 1.05e-8
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_path_where_a_loose_tolerance_is_near(seed):
     """The same problem: Newton's steps at once to 1e-2, down a path to 1e-9."""

@@ -104,8 +104,8 @@ def run(
     Potentials are extrapolated linearly in epsilon between levels: with it MNIST W1
     takes 28 Newton steps, without it 43, 2-D points 5 and 13 (docs/decisions.md).
     Newton's method first tries without a path (`newton.update`), at level -1: a plan
-    on which sweeps contract fast takes twice as long along one, and the spread of
-    the costs, on which the path depends, a third of a solve that needs one pass.
+    to which three sweeps come near takes up to twice as long along one, and the spread
+    of the costs, on which the path depends, a third of a solve that needs one pass.
     """
     wanted = jnp.asarray(options.tolerance, problem.dtype)
     tries = isinstance(options, NewtonOptions)
