@@ -2,11 +2,11 @@
 
 A product's time is that of reading the kernel: half in float32, and a third where the
 copy fits a cache that the kernel does not (docs/decisions.md). The copy is of the
-kernel with the scalings of a point, whose entries are all below 1: scalings of e^45
-and their squares, as there are on a kernel, are no numbers of float32. Rounding of
-float32 is a residual of its own in rows that nearly stand alone, so it stops where
-that would be most of it, and rows with an entry below 1e-6 on the diagonal are left
-out. What it cannot tell shows in the residual, which is found anew with the kernel
+kernel with the scalings of a point, whose entries are all below 1: squares of scalings
+of e^45, as there are on a kernel, are no numbers of float32. Rounding of float32 is a
+residual of its own in rows that nearly stand alone, so it stops where that would be
+most of it, at 0.1 where a row has an entry below 1e-6 on the diagonal; such rows are
+left out. What it cannot tell shows in the residual, which is found anew with the kernel
 itself; from there the same iteration goes on.
 Source: iterative refinement with an inner solver of lower precision, Carson and Higham,
 SIAM J. Sci. Comput. 40 (2018).

@@ -138,7 +138,7 @@ def test_float32_costs_no_products(seed, monkeypatch):
     assert both.converged
     assert int(both.counts.passes) == 1
     assert np.ptp(both.f) > 30 * cost.max() / 1200
-    assert int(both.counts.newton_steps) == int(alone.counts.newton_steps)
+    assert abs(int(both.counts.newton_steps) - int(alone.counts.newton_steps)) <= 1
     assert int(both.counts.linear_steps) <= 1.25 * int(alone.counts.linear_steps)
 
 
@@ -153,7 +153,7 @@ def test_float32_stops_where_its_rounding_would_be_the_residual(monkeypatch):
     alone = run()
     jax.clear_caches()  # of what was compiled with that limit
     assert both.converged
-    assert int(both.counts.newton_steps) == int(alone.counts.newton_steps)
+    assert abs(int(both.counts.newton_steps) - int(alone.counts.newton_steps)) <= 1
     assert int(both.counts.linear_steps) <= 1.25 * int(alone.counts.linear_steps)
 
 

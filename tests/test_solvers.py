@@ -83,7 +83,7 @@ def _run_counting(problem, state, given):
 @pytest.mark.parametrize(
     ("name", "epsilon", "asked", "levels"),
     [
-        ("assignment", 0.5, 0, 0),  # the first sweeps contract fast
+        ("assignment", 0.5, 0, 0),  # the first sweeps come near
         ("assignment", 0.0095, 1, 0),  # they do not, but epsilon is not small
         ("assignment", 1e-4, 1, 3),
     ],
@@ -193,7 +193,7 @@ def test_auto_uses_newton_only_when_it_pays():
 
 
 def test_no_path_where_the_first_sweeps_come_near():
-    """Random costs, and points: both far below the epsilon from which paths begin."""
+    """Random costs; 60 points have a path. Paths begin below the epsilon of both."""
     cost, a, b = problems.assignment(400)
     epsilon = 1 / 450
     direct = jaxsns.solve(cost, a, b, epsilon=epsilon, tolerance=1e-10, history=True)

@@ -110,12 +110,11 @@ def run(
     wanted = jnp.asarray(options.tolerance, problem.dtype)
     tries = isinstance(options, NewtonOptions)
 
-    def from_error(error: jax.Array, known: ArrayLike = True) -> jax.Array:
+    def from_error(error: jax.Array) -> jax.Array:
         if given is False:
             return ratio()
         none = lambda: jnp.zeros_like(error)
-        good = (error < WARM_ERROR) & given & jnp.asarray(known)
-        return jax.lax.cond(good, none, ratio)
+        return jax.lax.cond((error < WARM_ERROR) & given, none, ratio)
 
     def advance(s: PathState) -> PathState:
         trying = s.level < 0
@@ -130,13 +129,11 @@ def run(
             # Extrapolation needs levels better solved than sweeps would leave them.
             patience = jnp.asarray(options.patience, problem.dtype)
             mine = dataclasses.replace(mine, patience=jnp.where(last, patience, 0))
-        level = problem.with_epsilon(here)
+        here_only = problem.with_epsilon(here)
         if tries:
-            # Of potentials that were given only the first kernel knows the error.
-            path = lambda error: from_error(error, s.inner.step == state.step)
-            inner = update(level, mine, s.inner, last, trying, path)
+            inner = update(here_only, mine, s.inner, last, trying, from_error)
         else:
-            inner = update(level, mine, s.inner, last)
+            inner = update(here_only, mine, s.inner, last)
         before = epsilon_at(problem.epsilon, first, count, s.level - 1)
         after = epsilon_at(problem.epsilon, first, count, s.level + 1)
         slope = jnp.where(s.level > 0, (after - here) / (here - before), 0)
@@ -153,11 +150,13 @@ def run(
             afresh = state._replace(counts=inner.counts, step=inner.step)
             afresh = afresh._replace(journal=inner.journal)
             onward = jax.tree.map(lambda x, y: jnp.where(again, x, y), afresh, onward)
-            # A kernel that was used up to good effect: the next one is a trial too.
-            level = jnp.where(trying & jnp.isnan(found), s.level, s.level + 1)
+            # A kernel that was used up to good effect: the next one is a trial too,
+            # but not after a verdict, which is near the end.
+            more = trying & jnp.isnan(found) & jnp.isinf(inner.error)
+            onward_level = jnp.where(more, s.level, s.level + 1)
         else:
-            level = s.level + 1
-        return PathState(onward, level, inner.f, status, found)
+            onward_level = s.level + 1
+        return PathState(onward, onward_level, inner.f, status, found)
 
     if tries:
         level, known = -1, jnp.asarray(jnp.nan, problem.dtype)

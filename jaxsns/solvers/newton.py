@@ -33,6 +33,7 @@ class NewtonState(NamedTuple):
     counts: Counts
     journal: Journal | None = None
     ratio: jax.Array | None = None  # [] of a path, if asked for; NaN before
+    first: jax.Array | None = None  # [] error of the first kernel; NaN before
 
 
 def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
@@ -46,6 +47,7 @@ def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
         status=iteration.as_status(code(Status.RUNNING)),
         counts=iteration.no_counts(),
         ratio=jnp.asarray(jnp.nan, problem.dtype),
+        first=jnp.asarray(jnp.nan, problem.dtype),
     )
 
 
@@ -59,9 +61,9 @@ def update(
 ) -> NewtonState:
     """Absorb, step on the kernel, and at the last epsilon judge what came of it.
 
-    If only `trying`, the kernel is left after the first sweeps unless they promise
-    that the rest will be quick, or `path`, of the error at the beginning, says by a
-    ratio of 0 that there is none.
+    If only `trying`, the kernel is left after the first sweeps unless they come near or
+    promise that the rest will be quick, and left when used up to little effect; unless
+    `path`, of the error at the very beginning, says by a ratio of 0 that there is none.
     """
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
@@ -69,7 +71,11 @@ def update(
     solver = direction.permitted(options.linear_solver, absorbed.kernel)
     options = dataclasses.replace(options, linear_solver=solver)
     error = dual.row_error(absorbed)
-    ask = None if path is None else lambda: path(error)
+    first = state.first
+    if first is not None:
+        first = jnp.where(jnp.isnan(first), error, first)
+    known = error if first is None else first
+    ask = None if path is None else lambda: path(known)
     setting = newton_steps.Setting(
         kernel=absorbed.kernel,
         rows=absorbed.row_target,
@@ -97,7 +103,8 @@ def update(
         problem, f, g, state.error, settled, last, end.step, options, absorbed
     )
     counts = end.counts.plus(passes=passes)
-    return NewtonState(f, g, judged, end.step, status, counts, end.journal, end.ratio)
+    record, ratio = end.journal, end.ratio
+    return NewtonState(f, g, judged, end.step, status, counts, record, ratio, first)
 
 
 def run(problem: Problem, options: NewtonOptions, state: NewtonState) -> NewtonState:

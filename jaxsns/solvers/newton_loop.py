@@ -37,14 +37,15 @@ def _asked(
         return jnp.asarray(False)
     left = jnp.log(setting.target / s.point.error) / jnp.log(s.contraction)
     x = s.point.x
-    far = x.dtype == jnp.float64 and x.shape[0] > direction.SMALL
-    error, reach = NEAR if far else NEARER
+    wide = x.dtype == jnp.float64 and x.shape[0] > direction.SMALL
+    error, reach = NEAR if wide else NEARER
     near = (s.point.error <= error) & (jnp.max(jnp.abs(x)) <= reach)
     fast = near | ((s.contraction < 1) & (left <= FEW))
     slow = (s.step - start.step == FIRST_SWEEPS) & ~fast
     failed = ~_more(options, setting, s) & ~(s.point.error <= setting.target)
     failed = failed & (s.step < options.max_steps)
-    failed = failed & ~(s.point.error <= FALLEN * start.point.error)
+    fallen = (s.idle < IDLE) & (s.point.error <= FALLEN * start.point.error)
+    failed = failed & ~fallen
     return setting.trying & jnp.isnan(s.ratio) & (slow | failed)
 
 

@@ -77,7 +77,7 @@ class Setting(NamedTuple):
     target: jax.Array  # [] error to reach
     trying: jax.Array | bool = False  # go on only where a path would cost more
     path: Callable[[], jax.Array] | None = None  # [] its ratio, 0 if there is none
-    rough: Rough | None = None  # the kernel in float32, where that pays
+    rough: Rough | None = None  # in float32, where that pays
 
 
 def at(setting: Setting, x: jax.Array) -> Point:

@@ -46,7 +46,7 @@ class Point(NamedTuple):
     column_stiffness: jax.Array  # [m]
     gauge: jax.Array  # [] bool: whether potentials have one
     error: jax.Array  # [] relative L1
-    rough: Rough | None = None  # the kernel in float32, where that pays
+    rough: Rough | None = None  # in float32, where that pays
 
 
 class Did(NamedTuple):
