@@ -119,6 +119,20 @@ def test_a_copy_serves_other_points_on_its_kernel():
     np.testing.assert_allclose(end.x, exact, atol=1e-3 * np.abs(exact).max())
 
 
+def hardly_more_products_than_alone(cost, tolerance, monkeypatch):
+    """Solve with products in float32 and without; the solution with them."""
+    run = lambda: jaxsns.solve(cost, epsilon=cost.max() / 1200, tolerance=tolerance)
+    both = run()
+    monkeypatch.setattr(mixed_precision, "MOST", 0)
+    jax.clear_caches()
+    alone = run()
+    jax.clear_caches()  # of what was compiled with that limit
+    assert both.converged
+    assert abs(int(both.counts.newton_steps) - int(alone.counts.newton_steps)) <= 1
+    assert int(both.counts.linear_steps) <= 1.25 * int(alone.counts.linear_steps)
+    return both
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_float32_costs_no_products(seed, monkeypatch):
     """Also where Newton's steps at once move potentials by some 50 epsilon.
@@ -129,32 +143,16 @@ def test_float32_costs_no_products(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(140, 3)), rng.normal(size=(800, 3))
     cost = ((x[:, None] - y[None]) ** 2).sum(-1)
-    run = lambda: jaxsns.solve(cost, epsilon=cost.max() / 1200, tolerance=1e-9)
-    both = run()
-    monkeypatch.setattr(mixed_precision, "MOST", 0)
-    jax.clear_caches()
-    alone = run()
-    jax.clear_caches()  # of what was compiled with that limit
-    assert both.converged
-    assert int(both.counts.passes) == 1
-    assert np.ptp(both.f) > 30 * cost.max() / 1200
-    assert abs(int(both.counts.newton_steps) - int(alone.counts.newton_steps)) <= 1
-    assert int(both.counts.linear_steps) <= 1.25 * int(alone.counts.linear_steps)
+    s = hardly_more_products_than_alone(cost, 1e-9, monkeypatch)
+    assert int(s.counts.passes) == 1
+    assert np.ptp(s.f) > 30 * cost.max() / 1200
 
 
 def test_float32_stops_where_its_rounding_would_be_the_residual(monkeypatch):
     """Measured 229 products and, in float64, 210; 428 to 472 without that limit."""
     x, y = np.random.default_rng(1).normal(size=(2, 150, 10))
     cost = ((x[:, None] - y[None]) ** 2).sum(-1)
-    run = lambda: jaxsns.solve(cost, epsilon=cost.max() / 1200, tolerance=1e-12)
-    both = run()
-    monkeypatch.setattr(mixed_precision, "MOST", 0)
-    jax.clear_caches()
-    alone = run()
-    jax.clear_caches()  # of what was compiled with that limit
-    assert both.converged
-    assert abs(int(both.counts.newton_steps) - int(alone.counts.newton_steps)) <= 1
-    assert int(both.counts.linear_steps) <= 1.25 * int(alone.counts.linear_steps)
+    hardly_more_products_than_alone(cost, 1e-12, monkeypatch)
 
 
 def test_a_limit_of_products_is_kept():

@@ -129,11 +129,11 @@ def run(
             # Extrapolation needs levels better solved than sweeps would leave them.
             patience = jnp.asarray(options.patience, problem.dtype)
             mine = dataclasses.replace(mine, patience=jnp.where(last, patience, 0))
-        here_only = problem.with_epsilon(here)
+        problem_here = problem.with_epsilon(here)
         if tries:
-            inner = update(here_only, mine, s.inner, last, trying, from_error)
+            inner = update(problem_here, mine, s.inner, last, trying, from_error)
         else:
-            inner = update(here_only, mine, s.inner, last)
+            inner = update(problem_here, mine, s.inner, last)
         before = epsilon_at(problem.epsilon, first, count, s.level - 1)
         after = epsilon_at(problem.epsilon, first, count, s.level + 1)
         slope = jnp.where(s.level > 0, (after - here) / (here - before), 0)
@@ -153,10 +153,10 @@ def run(
             # A kernel that was used up to good effect: the next one is a trial too,
             # but not after a verdict, which is near the end.
             more = trying & jnp.isnan(found) & jnp.isinf(inner.error)
-            onward_level = jnp.where(more, s.level, s.level + 1)
+            next_level = jnp.where(more, s.level, s.level + 1)
         else:
-            onward_level = s.level + 1
-        return PathState(onward, onward_level, inner.f, status, found)
+            next_level = s.level + 1
+        return PathState(onward, next_level, inner.f, status, found)
 
     if tries:
         level, known = -1, jnp.asarray(jnp.nan, problem.dtype)
