@@ -19,7 +19,7 @@ from jaxsns.solvers.newton import NewtonOptions
 from jaxsns.status import Status, code
 
 LARGEST = 1 << 16  # entries of a kernel, up to which it pays to sweep side by side
-CHUNK = 1 << 20  # bytes of the kernels that do so at once: a cache's worth
+CHUNK = 1 << 18  # bytes of the kernels that do so at once: no more than a cache's worth
 
 
 def together(
@@ -95,16 +95,16 @@ def _solve(alone: Callable[..., Outcome], geometry: Dense | None, lanes) -> Outc
 
 
 def _pairs(lanes, active: jax.Array) -> tuple[shared.Pairs, jax.Array | None]:
-    """Masses of lanes, on the last axis, and the row potentials to start from."""
+    """Masses of lanes, and the row potentials to start from."""
     problem, limits, start = lanes
     pairs = shared.Pairs(
-        a=problem.a.T,
-        b=problem.b.T,
+        a=problem.a,
+        b=problem.b,
         tolerance=jnp.asarray(limits.tolerance),
         max_steps=jnp.asarray(limits.max_steps),
         active=active,
     )
-    return pairs, None if start is None else start[0].T
+    return pairs, None if start is None else start[0]
 
 
 def _on_one(geometry: Dense, work) -> tuple[shared.Swept, jax.Array]:
@@ -113,7 +113,7 @@ def _on_one(geometry: Dense, work) -> tuple[shared.Swept, jax.Array]:
     epsilon = jnp.max(jnp.where(active, lanes[0].epsilon, 0))
     epsilon = jnp.where(epsilon > 0, epsilon, 1)
     swept = shared.run(geometry, epsilon, *_pairs(lanes, active))
-    return jax.tree.map(jnp.transpose, swept), jnp.ones_like(active, jnp.int32)
+    return swept, jnp.ones_like(active, jnp.int32)
 
 
 def _beside(work) -> tuple[shared.Swept, jax.Array]:
@@ -122,11 +122,10 @@ def _beside(work) -> tuple[shared.Swept, jax.Array]:
     def chunk(work):
         *lanes, active = work
         problem = lanes[0].with_epsilon(jnp.where(active, lanes[0].epsilon, 1))
-        swept = side_by_side.run(problem, *_pairs(lanes, active))
-        return jax.tree.map(jnp.transpose, swept)
+        return side_by_side.run(problem, *_pairs(lanes, active))
 
     (n, m), dtype = work[0].shape, work[0].dtype
-    size = max(CHUNK // (n * m * dtype.itemsize), 1)
+    size = max(CHUNK // (n * m * dtype.itemsize), 2)
     return batching.in_chunks(chunk, work, size), jnp.ones_like(work[-1], jnp.int32)
 
 

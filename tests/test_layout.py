@@ -86,6 +86,7 @@ ORDER = [
     "solvers.lane_problems",
     "solvers.lane_rounds",
     "solvers.lockstep",
+    "solvers.momentum",
     "solvers.shared",
     "solvers.side_by_side",
     "batching",

@@ -2,8 +2,9 @@
 
 A sweep of all lanes is two products for all of them at once: of matrices where the
 kernel is one, which take a tenth of the time of as many products with vectors, and else
-on every core, with one operation's overhead for all. It is done while lanes promise to
-be there soon; those that are not are left to a solve of their own.
+with one operation's overhead for all. After a few sweeps they have momentum. It is done
+while lanes promise to be there soon; those that are not are left to a solve of their
+own.
 """
 
 from typing import NamedTuple
@@ -21,17 +22,20 @@ from jaxsns.numerics import (
     safe_log,
 )
 from jaxsns.solvers.iteration import NEGLIGIBLE
+from jaxsns.solvers.momentum import best_rate
 
 PATIENCE = 300.0  # sweeps on one kernel, predicted: about what a lane alone takes
 BLOCK = 2  # sweeps between two looks at the errors
+WINDOW = 4  # sweeps over which a decay is measured; a multiple of BLOCK
 FIRST = 8  # sweeps before a prediction is believed
+EARLY = 5.0  # sweeps after which twice those are left that are predicted
 
 
 class Pairs(NamedTuple):
-    """Masses in lanes, on the last axis."""
+    """Masses in lanes."""
 
-    a: jax.Array  # [n, lanes]
-    b: jax.Array  # [m, lanes]
+    a: jax.Array  # [lanes, n]
+    b: jax.Array  # [lanes, m]
     tolerance: jax.Array  # [lanes]
     max_steps: jax.Array  # [lanes] int32
     active: jax.Array  # [lanes] bool: the others are nobody's concern
@@ -41,102 +45,153 @@ class Kernels(NamedTuple):
     """K = exp((base_i - C_ij - top_j) / epsilon), one for all lanes or for each."""
 
     matrix: jax.Array  # [n, m] or [lanes, n, m]
-    base: jax.Array  # [n, 1] or [n, lanes] cost
-    top: jax.Array  # [m, 1] or [m, lanes] cost
-    epsilon: jax.Array  # [] or [lanes]
+    base: jax.Array  # [1, n] or [lanes, n] cost
+    top: jax.Array  # [1, m] or [lanes, m] cost
+    epsilon: jax.Array  # [1, 1] or [lanes, 1]
 
     def times(self, v: jax.Array) -> jax.Array:
-        """K v, [m, lanes] -> [n, lanes]."""
+        """K v, [lanes, m] -> [lanes, n]."""
         if self.matrix.ndim == 2:
-            return matmul(self.matrix, v)
-        return matmul(self.matrix, v.T[:, :, None])[:, :, 0].T
+            return matmul(v, self.matrix.T)
+        return matmul(self.matrix, v[:, :, None])[:, :, 0]
 
     def transpose_times(self, u: jax.Array) -> jax.Array:
-        """K^T u, [n, lanes] -> [m, lanes]."""
+        """K^T u, [lanes, n] -> [lanes, m]."""
         if self.matrix.ndim == 2:
-            return matmul(self.matrix.T, u)
-        return matmul(u.T[:, None, :], self.matrix)[:, 0, :].T
+            return matmul(u, self.matrix)
+        return matmul(u[:, None, :], self.matrix)[:, 0, :]
 
 
 class Swept(NamedTuple):
     """What the sweeps left: potentials as they are returned, and their errors."""
 
-    f: jax.Array  # [n, lanes] cost
-    g: jax.Array  # [m, lanes] cost
+    f: jax.Array  # [lanes, n] cost
+    g: jax.Array  # [lanes, m] cost
     error: jax.Array  # [lanes]
     sure: jax.Array  # [lanes] bool: rounding of the kernel is no part of the error
     sweeps: jax.Array  # [lanes] int32
 
 
 class _State(NamedTuple):
-    u: jax.Array  # [n, lanes] of a lane at rest as it was then
-    reach: jax.Array  # [n, lanes] K v for the columns that fit u, of lanes at work
+    u: jax.Array  # [lanes, n] of a lane at rest as it was then
+    reach: jax.Array  # [lanes, n] K v for the columns that fit u, of lanes at work
+    speed: jax.Array  # [lanes, n] change of log u by the last sweep
+    rate: jax.Array  # [lanes] of the momentum; 0 is none
     error: jax.Array  # [lanes]
+    begun: jax.Array  # [lanes] error at the beginning of the window
     sweeps: jax.Array  # [lanes] int32
     live: jax.Array  # [lanes] bool: at work
     step: jax.Array  # [] int32
 
 
 def _start(pairs: Pairs, kernels: Kernels, f: jax.Array | None):
-    """[n, lanes] row scalings of potentials f; 1 where the kernel is too far off."""
+    """[lanes, n] row scalings of potentials f; 1 where the kernel is too far off."""
     if f is None:
         return jnp.ones_like(pairs.a)
     real = pairs.a > 0
     x = jnp.where(real, (f - kernels.base) / kernels.epsilon, 0)
-    x = jnp.where(real, x - jnp.sum(pairs.a * x, axis=0) / jnp.sum(pairs.a, axis=0), 0)
-    fits = jnp.max(jnp.abs(x), axis=0) <= largest_scaling(x.dtype)
-    return jnp.exp(jnp.where(fits, x, 0))
+    mean = jnp.sum(pairs.a * x, axis=1) / jnp.sum(pairs.a, axis=1)
+    x = jnp.where(real, x - mean[:, None], 0)
+    fits = jnp.max(jnp.abs(x), axis=1) <= largest_scaling(x.dtype)
+    return jnp.exp(jnp.where(fits[:, None], x, 0))
 
 
 def _error(pairs: Pairs, u: jax.Array, reach: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.abs(u * reach - pairs.a), axis=0) / jnp.sum(pairs.a, axis=0)
+    return jnp.sum(jnp.abs(u * reach - pairs.a), axis=1) / jnp.sum(pairs.a, axis=1)
 
 
 def _columns(pairs: Pairs, kernels: Kernels, u: jax.Array) -> jax.Array:
-    """[m, lanes] column scalings that fit u."""
+    """[lanes, m] column scalings that fit u."""
     return jnp.where(pairs.b > 0, pairs.b / kernels.transpose_times(u), 0)
+
+
+def _block(pairs: Pairs, kernels: Kernels, s: _State):
+    """BLOCK sweeps, without logarithms while no lane has momentum: (u, reach, speed).
+
+    A lane without it gets the same either way, whatever the others do.
+    """
+    real = pairs.a > 0
+
+    def sweep(u: jax.Array, reach: jax.Array):
+        """Row scalings of a sweep alone, and its changes of the logarithms."""
+        new = jnp.where(real, pairs.a / reach, 0)
+        return new, jnp.log(jnp.where(real, pairs.a / (u * reach), 1))
+
+    def reached(u: jax.Array) -> jax.Array:
+        return kernels.times(_columns(pairs, kernels, u))
+
+    def plain():
+        u, reach, speed = s.u, s.reach, s.speed
+        for _ in range(BLOCK):
+            u, speed = sweep(u, reach)
+            reach = reached(u)
+        return u, reach, speed
+
+    def hurried():
+        u, reach, speed, rate = s.u, s.reach, s.speed, s.rate[:, None]
+        for _ in range(BLOCK):
+            new, change = sweep(u, reach)
+            speed = (1 + rate) ** 2 * change + rate**2 * speed
+            u = jnp.where(rate > 0, u * jnp.exp(speed), new)
+            reach = reached(u)
+        return u, reach, speed
+
+    return jax.lax.cond(jnp.any(s.rate > 0), hurried, plain)
 
 
 def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _State:
     """Sweep each lane until it is there, or promises not to be so before long.
 
-    A lane at rest keeps its scalings: what it gets does not depend on the others.
+    The first sweeps are plain; momentum is chosen by what they gain, and anew after
+    each window. A lane at rest keeps its scalings: what it gets does not depend on
+    the others.
     """
     real = pairs.a > 0
     target = goal(pairs.tolerance)
-    limit = jnp.exp(jnp.asarray(largest_scaling(u.dtype), u.dtype))
-
-    def reached(u: jax.Array) -> jax.Array:
-        return kernels.times(_columns(pairs, kernels, u))
-
-    def sweep(_, state):
-        u = jnp.where(real, pairs.a / state[1], 0)
-        return u, reached(u)
+    # Of the columns too: they have sums of at least the least u.
+    widest = jnp.exp(jnp.asarray(2 * largest_scaling(u.dtype), u.dtype))
 
     def block(s: _State) -> _State:
-        u, reach = jax.lax.fori_loop(0, BLOCK, sweep, (s.u, s.reach))
+        u, reach, speed = _block(pairs, kernels, s)
         error = _error(pairs, u, reach)
         step = s.step + BLOCK
-        left = BLOCK * jnp.log(target / error) / jnp.log(error / s.error)
-        slow = ~((error < s.error) & (left <= patience - step.astype(left.dtype)))
-        lost = ~((jnp.max(u, axis=0) < limit) & jnp.isfinite(error))
-        lost |= jnp.min(jnp.where(real, u, 1), axis=0) < 1 / limit
+        full = step % WINDOW == 0
+        decay = (error / s.begun) ** (1 / WINDOW)
+        rate = jnp.where(full, best_rate(s.rate, decay), s.rate)
+        # Slow modes show late: what is predicted early is too good.
+        now = step.astype(error.dtype)
+        left = jnp.log(target / error) / jnp.log(rate)
+        soon = (left >= 0) & (now + left * (1 + EARLY / now) <= patience)
+        least = jnp.min(jnp.where(real, u, jnp.inf), axis=1)
+        lost = ~((jnp.max(u, axis=1) < widest * least) & jnp.isfinite(error))
         lost |= step + BLOCK > pairs.max_steps
-        hopeless = lost | (slow & (step >= FIRST))
+        hopeless = lost | (full & (step >= FIRST) & ~soon)
         return _State(
-            u=jnp.where(s.live, u, s.u),
+            u=jnp.where(s.live[:, None], u, s.u),
             reach=reach,
+            speed=speed,
+            rate=jnp.where(s.live, rate, 0),
             error=jnp.where(s.live, error, s.error),
+            begun=jnp.where(full, error, s.begun),
             sweeps=s.sweeps + jnp.where(s.live, BLOCK, 0),
             live=s.live & ~(error <= target) & ~hopeless,
             step=step,
         )
 
-    reach = reached(u)
+    reach = kernels.times(_columns(pairs, kernels, u))
     error = _error(pairs, u, reach)
     live = pairs.active & ~(error <= target) & (pairs.max_steps >= BLOCK)
-    none = jnp.zeros(error.shape, jnp.int32)
-    start = _State(u, reach, error, none, live, jnp.asarray(0, jnp.int32))
+    start = _State(
+        u=u,
+        reach=reach,
+        speed=jnp.zeros_like(u),
+        rate=jnp.zeros_like(error),
+        error=error,
+        begun=error,
+        sweeps=jnp.zeros(error.shape, jnp.int32),
+        live=live,
+        step=jnp.asarray(0, jnp.int32),
+    )
     return jax.lax.while_loop(lambda s: jnp.any(s.live), block, start)
 
 
@@ -151,28 +206,29 @@ def _judged(pairs: Pairs, kernels: Kernels, u: jax.Array):
     v = _columns(pairs, kernels, u)
     f = base + epsilon * safe_log(jnp.where(real, u, 1))
     g = epsilon * safe_log(jnp.where(some, v, 1)) - top
-    rows = jnp.sum(jnp.where(real, pairs.a * f, 0), axis=0)
-    surplus = rows - jnp.sum(jnp.where(some, pairs.b * g, 0), axis=0)
-    shift = surplus / (jnp.sum(pairs.a, axis=0) + jnp.sum(pairs.b, axis=0))
+    rows = jnp.sum(jnp.where(real, pairs.a * f, 0), axis=1)
+    surplus = rows - jnp.sum(jnp.where(some, pairs.b * g, 0), axis=1)
+    shift = surplus / (jnp.sum(pairs.a, axis=1) + jnp.sum(pairs.b, axis=1))
+    shift = shift[:, None]
     f, g = f - shift, g + shift
     x = jnp.where(real, (f + shift - base) / epsilon, low)
     y = jnp.where(some, (g - shift + top) / epsilon, low)
     u, v = jnp.exp(x), jnp.exp(y)
     error = _error(pairs, u, kernels.times(v))
     columns = v * kernels.transpose_times(u)
-    error += jnp.sum(jnp.abs(columns - pairs.b), axis=0) / jnp.sum(pairs.a, axis=0)
+    error += jnp.sum(jnp.abs(columns - pairs.b), axis=1) / jnp.sum(pairs.a, axis=1)
     return jnp.where(real, f, -jnp.inf), jnp.where(some, g, -jnp.inf), error
 
 
 def sweep(
     kernels: Kernels, pairs: Pairs, f: jax.Array | None, patience: float
 ) -> Swept:
-    """Sweep lanes from row potentials f [n, lanes], or from those of the kernels."""
+    """Sweep lanes from row potentials f [lanes, n], or from those of the kernels."""
     end = _sweeps(pairs, kernels, _start(pairs, kernels, f), patience)
     f, g, error = _judged(pairs, kernels, end.u)
-    reach = jnp.max(jnp.where(pairs.a > 0, jnp.abs(kernels.base), 0), axis=0)
-    reach += jnp.max(jnp.where(pairs.b > 0, jnp.abs(kernels.top), 0), axis=0)
-    noise = rounding_of_entries(reach / kernels.epsilon)
+    reach = jnp.max(jnp.where(pairs.a > 0, jnp.abs(kernels.base), 0), axis=1)
+    reach += jnp.max(jnp.where(pairs.b > 0, jnp.abs(kernels.top), 0), axis=1)
+    noise = rounding_of_entries(reach / kernels.epsilon[:, 0])
     sure = noise <= NEGLIGIBLE * pairs.tolerance
     return Swept(f, g, error, sure, end.sweeps)
 
@@ -180,12 +236,12 @@ def sweep(
 def run(
     geometry: Dense, epsilon: jax.Array, pairs: Pairs, f: jax.Array | None
 ) -> Swept:
-    """Sweep lanes with one cost and one epsilon, from f [n, lanes] or from zero.
+    """Sweep lanes with one cost and one epsilon, from f [lanes, n] or from zero.
 
     The kernel is built from the least cost of each row: every row and every column
     of it has an entry 1, so that no sum vanishes.
     """
     base = jnp.min(geometry.entries, axis=1)
     kernel, top = geometry.absorb(base, epsilon)
-    kernels = Kernels(kernel.matrix, base[:, None], top[:, None], epsilon)
+    kernels = Kernels(kernel.matrix, base[None], top[None], epsilon[None, None])
     return sweep(kernels, pairs, f, PATIENCE)
