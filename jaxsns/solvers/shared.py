@@ -26,8 +26,9 @@ from jaxsns.solvers.momentum import best_rate
 
 PATIENCE = 300.0  # sweeps on one kernel, predicted: about what a lane alone takes
 BLOCK = 2  # sweeps between two looks at the errors
-WINDOW = 4  # sweeps over which a decay is measured; a multiple of BLOCK
-FIRST = 8  # sweeps before a prediction is believed
+FIRST = 8  # sweeps before a prediction is believed; till then each block is a window
+WINDOW = 4  # sweeps over which a decay is measured then
+FEW = 4.0  # sweeps left, as the last ones gained, for which momentum does not pay
 EARLY = 5.0  # sweeps after which twice those are left that are predicted
 
 
@@ -87,7 +88,8 @@ class _State(NamedTuple):
 def _start(pairs: Pairs, kernels: Kernels, f: jax.Array | None):
     """[lanes, n] row scalings of potentials f; 1 where the kernel is too far off."""
     if f is None:
-        return jnp.ones_like(pairs.a)
+        lanes = 1 if kernels.matrix.ndim == 2 else pairs.a.shape[0]
+        return jnp.ones((lanes, pairs.a.shape[1]), pairs.a.dtype)
     real = pairs.a > 0
     x = jnp.where(real, (f - kernels.base) / kernels.epsilon, 0)
     mean = jnp.sum(pairs.a * x, axis=1) / jnp.sum(pairs.a, axis=1)
@@ -112,27 +114,24 @@ def _block(pairs: Pairs, kernels: Kernels, s: _State):
     """
     real = pairs.a > 0
 
-    def sweep(u: jax.Array, reach: jax.Array):
-        """Row scalings of a sweep alone, and its changes of the logarithms."""
-        new = jnp.where(real, pairs.a / reach, 0)
-        return new, jnp.log(jnp.where(real, pairs.a / (u * reach), 1))
-
     def reached(u: jax.Array) -> jax.Array:
         return kernels.times(_columns(pairs, kernels, u))
 
     def plain():
-        u, reach, speed = s.u, s.reach, s.speed
+        u, reach = s.u, s.reach
         for _ in range(BLOCK):
-            u, speed = sweep(u, reach)
+            u = jnp.where(real, pairs.a / reach, 0)
             reach = reached(u)
-        return u, reach, speed
+        return u, reach, jnp.zeros_like(u)
 
     def hurried():
         u, reach, speed, rate = s.u, s.reach, s.speed, s.rate[:, None]
         for _ in range(BLOCK):
-            new, change = sweep(u, reach)
+            change = jnp.log(jnp.where(real, pairs.a / (u * reach), 1))
             speed = (1 + rate) ** 2 * change + rate**2 * speed
-            u = jnp.where(rate > 0, u * jnp.exp(speed), new)
+            speed = jnp.where(rate > 0, speed, 0)
+            u = jnp.where(rate > 0, u * jnp.exp(speed), pairs.a / reach)
+            u = jnp.where(real, u, 0)
             reach = reached(u)
         return u, reach, speed
 
@@ -155,9 +154,11 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
         u, reach, speed = _block(pairs, kernels, s)
         error = _error(pairs, u, reach)
         step = s.step + BLOCK
-        full = step % WINDOW == 0
-        decay = (error / s.begun) ** (1 / WINDOW)
-        rate = jnp.where(full, best_rate(s.rate, decay), s.rate)
+        window = jnp.where(step <= FIRST, BLOCK, WINDOW)
+        full = step % window == 0
+        decay = (error / s.begun) ** (1 / window.astype(error.dtype))
+        few = (s.rate == 0) & (jnp.log(target / error) >= FEW * jnp.log(decay))
+        rate = jnp.where(full & ~few, best_rate(s.rate, decay), s.rate)
         # Slow modes show late: what is predicted early is too good.
         now = step.astype(error.dtype)
         left = jnp.log(target / error) / jnp.log(rate)
@@ -178,7 +179,9 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
             step=step,
         )
 
+    # One line where all lanes begin at the same scalings: it is spread afterwards.
     reach = kernels.times(_columns(pairs, kernels, u))
+    u = jnp.broadcast_to(u, pairs.a.shape)
     error = _error(pairs, u, reach)
     live = pairs.active & ~(error <= target) & (pairs.max_steps >= BLOCK)
     start = _State(
