@@ -7,6 +7,7 @@ while lanes promise to be there soon; those that are not are left to a solve of 
 own.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from jaxsns.numerics import (
     matmul,
     rounding_of_entries,
     safe_log,
+    smallest_kept,
 )
 from jaxsns.solvers.iteration import NEGLIGIBLE
 from jaxsns.solvers.momentum import best_rate
@@ -227,12 +229,12 @@ def sweep(
     reach = jnp.max(jnp.where(pairs.a > 0, jnp.abs(kernels.base), 0), axis=1)
     reach += jnp.max(jnp.where(pairs.b > 0, jnp.abs(kernels.top), 0), axis=1)
     noise = rounding_of_entries(reach / kernels.epsilon[:, 0])
-    # No look at the scalings before: it takes as long as half a sweep. Those of the
-    # columns lie as far apart, as each column has sums of at least the least u.
+    # Nor are entries too small for the kernel, at the ratio of scalings that is least
+    # good for them. Not looked at before: it takes as long as half a sweep.
     u = jnp.where(pairs.a > 0, end.u, jnp.nan)
-    apart = jnp.log(jnp.nanmax(u, axis=1) / jnp.nanmin(u, axis=1))
-    sure = noise <= NEGLIGIBLE * pairs.tolerance
-    sure &= apart <= 2 * largest_scaling(u.dtype)
+    apart = jnp.log(jnp.nanmax(u, axis=1)) - jnp.log(jnp.nanmin(u, axis=1))
+    lost = u.shape[1] * jnp.exp(apart + math.log(smallest_kept(u.dtype)))
+    sure = jnp.maximum(noise, lost) <= NEGLIGIBLE * pairs.tolerance
     return Swept(f, g, error, sure, end.sweeps)
 
 

@@ -1,0 +1,122 @@
+"""Lanes that sweep with momentum: its rate, what it saves, what is doubted."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+
+import jaxsns
+from jaxsns.solvers import shared
+from jaxsns.solvers.momentum import best_rate
+
+R = np.random.default_rng(3)
+
+
+def _uniform(n: int) -> np.ndarray:
+    return np.full(n, 1 / n)
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.9, 0.99, 0.9999])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_the_best_rate_is_read_off_the_decay_of_a_linear_iteration(rho, share):
+    """x -> x + (1 + q)^2 (S x - x) + q^2 (x - x_before), S with eigenvalue rho."""
+    root = np.sqrt(1 - rho)
+    best = (1 - root) / (1 + root)
+    q = share * best
+
+    def decay(q: float) -> float:
+        matrix = [[1 - (1 + q) ** 2 * (1 - rho) + q**2, -(q**2)], [1, 0]]
+        return np.max(np.abs(np.linalg.eigvals(np.asarray(matrix))))
+
+    found = best_rate(jnp.asarray(q), jnp.asarray(decay(q)))
+    np.testing.assert_allclose(found, best, rtol=1e-9)
+    # With the best rate all smaller eigenvalues decay as fast, none faster.
+    np.testing.assert_allclose(decay(best), best, rtol=1e-6)
+    assert decay(0.9 * best) > best
+    assert decay(best + 0.1 * (1 - best)) > best
+
+
+@pytest.mark.parametrize("decay", [0.2, 0.5, 1.0, 1.5, np.nan])
+def test_a_decay_that_tells_nothing_leaves_the_rate(decay):
+    assert float(best_rate(jnp.asarray(0.5), jnp.asarray(decay))) == 0.5
+
+
+def _plain_sweeps(cost, a, b, epsilon, tolerance) -> int:
+    """Sweeps that Sinkhorn's iteration takes from u = 1, columns exact."""
+    kernel = np.exp(-(cost - cost.min(0)) / epsilon)
+    u, count = np.ones_like(a), 0
+    while True:
+        reach = kernel @ (b / (kernel.T @ u))
+        if np.abs(u * reach - a).sum() <= tolerance:
+            return count
+        u, count = a / reach, count + 1
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_momentum_saves_sweeps_and_changes_no_answer(common):
+    """Plans of a dense loop, in two to five times fewer sweeps."""
+    n, m = 50, 60
+    x, y = R.normal(size=(4, n, 2)), R.normal(size=(4, m, 2))
+    costs = np.sum((x[:, :, None] - y[:, None]) ** 2, -1)
+    costs = costs[:1].repeat(4, 0) if common else costs
+    epsilon = np.full(4, 0.4)
+    b = R.random((4, m)) + 0.2
+    b = b / b.sum(1, keepdims=True)
+    run = lambda c, b, e: jaxsns.solve(c, None, b, epsilon=e, tolerance=1e-9)
+    batch = jax.vmap(run, in_axes=(None if common else 0, 0, None if common else 0))(
+        jnp.asarray(costs[0] if common else costs),
+        jnp.asarray(b),
+        epsilon[0] if common else jnp.asarray(epsilon),
+    )
+    assert np.all(batch.converged)
+    assert np.all(np.asarray(batch.counts.newton_steps) == 0)
+    a = _uniform(n)
+    for k in range(4):
+        f, g = references.sinkhorn(costs[k], a, b[k], epsilon[k])
+        plan = references.plan(costs[k], f, g, epsilon[k])
+        np.testing.assert_allclose(batch.plan()[k], plan, atol=1e-9)
+        np.testing.assert_allclose(batch.f[k], f, atol=1e-7)
+        plain = _plain_sweeps(costs[k], a, b[k], epsilon[k], 1e-9)
+        assert plain >= 60
+        assert int(batch.counts.sweeps[k]) <= 0.5 * plain
+
+
+def test_lanes_whose_scalings_lie_far_apart_are_judged_without_a_kernel():
+    """In float32, at an epsilon at which a kernel cannot hold the plan for sure."""
+    n, epsilon = 60, np.float32(0.02)
+    x, y = R.random((6, n, 2)), R.random((6, n, 2))
+    costs = np.sum((x[:, :, None] - y[:, None]) ** 2, -1).astype(np.float32)
+    batch = jax.vmap(lambda c: jaxsns.solve(c, epsilon=epsilon, tolerance=1e-3))(
+        jnp.asarray(costs)
+    )
+    assert np.all(batch.converged)
+    side_by_side = np.asarray(batch.counts.newton_steps) == 0
+    assert np.sum(side_by_side) >= 3
+    a = _uniform(n)
+    for k in range(6):
+        true = references.error(costs[k], a, a, batch.f[k], batch.g[k], float(epsilon))
+        assert true <= 1e-3
+
+
+@pytest.mark.parametrize(("reach", "sure"), [(10.0, True), (28.0, False)])
+@jax.numpy_rank_promotion("allow")
+def test_a_kernel_that_may_have_lost_entries_is_not_trusted(reach, sure):
+    """Scalings e^56 apart, entries below e^-69 lost: up to e^-9 of the mass is."""
+    n, lanes = 40, 2
+    matrix = jnp.asarray(R.random((n, n)) + 0.1, jnp.float32)
+    x = jnp.linspace(-reach, reach, n, dtype=jnp.float32)
+    v = jnp.ones(n, jnp.float32)
+    a = jnp.exp(x) * (matrix @ v)
+    b = v * (matrix.T @ jnp.exp(x))
+    total = jnp.sum(a)
+    both = lambda u: jnp.broadcast_to(u / total, (lanes, n))
+    none = jnp.zeros((lanes, n), jnp.float32)
+    one = jnp.ones(lanes, jnp.float32)
+    pairs = shared.Pairs(
+        both(a), both(b), 1e-3 * one, jnp.full(lanes, 50), jnp.ones(lanes, bool)
+    )
+    kernels = shared.Kernels(matrix, none[:1], none[:1], one[:1, None])
+    swept = shared.sweep(kernels, pairs, jnp.broadcast_to(x, (lanes, n)), 90.0)
+    assert np.all(np.asarray(swept.error) <= 1e-3)
+    assert np.all(np.asarray(swept.sure) == sure)
