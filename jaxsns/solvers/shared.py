@@ -31,7 +31,7 @@ BLOCK = 2  # sweeps between two looks at the errors
 FIRST = 8  # sweeps before a prediction is believed; till then each block is a window
 WINDOW = 4  # sweeps over which a decay is measured then
 FEW = 4.0  # sweeps left, as the last ones gained, for which momentum does not pay
-EARLY = 5.0  # sweeps after which twice those are left that are predicted
+EARLY = 5.0  # sweeps at which twice as many are left as are predicted
 
 
 class Pairs(NamedTuple):
