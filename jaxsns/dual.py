@@ -18,7 +18,7 @@ from jaxsns import marginal
 from jaxsns.geometry import Dense, Grid
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.marginal import Target
-from jaxsns.numerics import far_below, rounding_of_entries
+from jaxsns.numerics import far_below, lost_mass, rounding_of_entries
 from jaxsns.problem import Problem, hard
 
 
@@ -235,7 +235,8 @@ def judged_on_kernel(problem: Problem, absorbed: Absorbed, f: jax.Array, g: jax.
     """`judged` by two products with a kernel that is at hand, and no pass.
 
     The rounding of f and g counts, that of the kernel's entries does not: for where
-    `kernel_noise` is far below the tolerance.
+    `kernel_noise` is far below the tolerance. Nor do entries too small for the kernel:
+    the last number is what error, relative, they can make at most.
     """
     real, some = problem.a > 0, problem.b > 0
     # The shift of the gauge may be too large for exponentials: it is taken back.
@@ -244,7 +245,9 @@ def judged_on_kernel(problem: Problem, absorbed: Absorbed, f: jax.Array, g: jax.
     low = far_below(problem.dtype)
     x = jnp.where(real, (f + shift - absorbed.f) / problem.epsilon, low)
     y = jnp.where(some, (g - shift + absorbed.top) / problem.epsilon, low)
-    rows = rows_for(absorbed.kernel, x, y)
-    columns = jnp.exp(y) * absorbed.kernel.transpose_times(jnp.exp(x))
+    u, v = jnp.exp(x), jnp.exp(y)
+    rows = u * absorbed.kernel.times(v)
+    columns = v * absorbed.kernel.transpose_times(u)
     row_error, column_error = _errors(problem, f, g, rows, columns)
-    return f, g, row_error + column_error
+    total = jnp.minimum(jnp.sum(rows), jnp.sum(columns))
+    return f, g, row_error + column_error, 2 * lost_mass(u, v) / total

@@ -53,10 +53,19 @@ def largest_scaling(dtype: jnp.dtype) -> float:
     """Largest |log scaling| before a kernel is rebuilt from new potentials.
 
     An entry flushed by `smallest_kept` (log -345 or -69) is below e^-145 or e^-9 after
-    two scalings of this size. Both at once are rare; what is lost shows in the verdict,
-    which is of no kernel, and is there again in the next one.
+    two scalings of this size. Both at once are rare, `lost_mass` tells a verdict that
+    is read off a kernel, and the next kernel has the entry again.
     """
     return 100.0 if jnp.finfo(dtype).bits >= 64 else 30.0
+
+
+def lost_mass(u: jax.Array, v: jax.Array) -> jax.Array:
+    """[...] most mass of diag(u) K diag(v) that flushed entries of K can have had.
+
+    u [..., n], v [..., m]: scalings, 0 where there is no mass.
+    """
+    least = smallest_kept(u.dtype)
+    return (least * jnp.sum(u, axis=-1)) * jnp.sum(v, axis=-1)
 
 
 def rounding_of_entries(exponents: jax.Array) -> jax.Array:

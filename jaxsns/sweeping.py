@@ -64,9 +64,7 @@ def _solve(alone: Callable[..., Outcome], geometry: Dense | None, lanes) -> Outc
         epsilon = jnp.max(jnp.where(active, problem.epsilon, 0))
         wanted &= jnp.all(jnp.where(active, problem.epsilon == epsilon, True))
         sweeps = functools.partial(_on_one, geometry)
-    # Lanes are the last axis in there, so promotion of ranks is what is meant.
-    with jax.numpy_rank_promotion("allow"):
-        swept, passes = jax.lax.cond(wanted, sweeps, _no, (*lanes, active))
+    swept, passes = jax.lax.cond(wanted, sweeps, _no, (*lanes, active))
     done = ~active | (swept.sure & (swept.error <= limits.tolerance))
     near = swept.error <= LEVEL_TOLERANCE
     counts = jax.tree.map(lambda x: jnp.full_like(given, x), iteration.no_counts())

@@ -59,5 +59,23 @@ def test_the_verdict_on_a_kernel_is_that_of_a_pass(name):
     found = dual.judged_on_kernel(problem, absorbed, *moved)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
-    bound = 2 * float(dual.kernel_noise(problem, absorbed))
+    bound = 2 * float(dual.kernel_noise(problem, absorbed)) + float(found[3])
     assert abs(float(found[2] - expected[2])) <= bound < 1e-9
+
+
+def test_what_a_kernel_has_lost_is_known_to_its_verdict():
+    """Two blocks, e^-400 between them, and potentials that make this e^-2."""
+    n, epsilon = 6, 0.5
+    cost = np.full((2 * n, 2 * n), 400 * epsilon)
+    cost[:n, :n], cost[n:, n:] = R.random((2, n, n))
+    problem = jaxsns.make_problem(cost, epsilon=epsilon)
+    absorbed = dual.absorb(problem, jnp.zeros(2 * n))
+    apart = jnp.repeat(jnp.asarray([199.0, -199.0]), n)
+    y = dual.columns_for(absorbed.kernel, absorbed.column_target, apart)
+    moved = epsilon * apart, epsilon * y - absorbed.top
+    expected = dual.judged(problem, *moved)[2]
+    *_, error, lost = dual.judged_on_kernel(problem, absorbed, *moved)
+    assert 0.1 <= float(expected - error) <= float(lost)
+    # And where nothing is lost that counts, what it could be is nothing.
+    *_, lost = dual.judged_on_kernel(problem, absorbed, 0 * moved[0], -absorbed.top)
+    assert float(lost) <= 1e-140

@@ -54,6 +54,21 @@ def test_a_finished_lane_does_not_change(method):
     longer = run(pair, jnp.asarray([0.2, 0.17]))
     assert int(longer.counts.sweeps[1]) >= int(longer.counts.sweeps[0])
     np.testing.assert_array_equal(easy.f[0], longer.f[0])
+    # One too easy for momentum, beside one that has it and one that has not.
+    beside = [run(pair, jnp.asarray([2.0, e])) for e in (3.0, 0.1)]
+    assert int(beside[0].counts.sweeps[0]) == int(beside[1].counts.sweeps[0])
+    np.testing.assert_array_equal(beside[0].f[0], beside[1].f[0])
+
+
+def test_a_lane_that_goes_on_alone_begins_as_it_would_anyway():
+    """In float32, where a neighbour near its tolerance is judged by a pass."""
+    costs = COSTS[:2].astype(jnp.float32)
+    run = jax.jit(jax.vmap(lambda c, e: jaxsns.solve(c, epsilon=e, tolerance=1e-5)))
+    easy = run(costs, jnp.asarray([0.004, 0.5], jnp.float32))
+    hard = run(costs, jnp.asarray([0.004, 5e-4], jnp.float32))
+    assert int(easy.counts.newton_steps[0]) > 0
+    assert int(easy.counts.newton_steps[1]) == 0
+    np.testing.assert_array_equal(easy.f[0], hard.f[0])
 
 
 def test_a_batched_solution_answers_for_all_lanes():

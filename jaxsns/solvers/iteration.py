@@ -100,8 +100,9 @@ def judge(
     of the verdict before. Returns f [n], g [m], error [], status [] and the passes
     it took.
 
-    absorbed: what the steps were made on. Where rounding of its entries is far below
-    the tolerance its products tell the error, where not a pass of its own does.
+    absorbed: what the steps were made on. Where rounding of its entries, and what is
+    too small for it, is far below the tolerance its products tell the error, where not
+    a pass of its own does.
     """
     healthy = jnp.all(jnp.isfinite(f)) & jnp.all(
         jnp.where(problem.b > 0, g, 0) < jnp.inf
@@ -112,11 +113,13 @@ def judge(
     known, pass_wanted = (f, g, before), asked
     if absorbed is not None and isinstance(absorbed.kernel, DenseKernel):
         small = dual.kernel_noise(problem, absorbed) <= NEGLIGIBLE * tolerance
-        known = jax.lax.cond(
+        *found, lost = jax.lax.cond(
             asked & small,
             lambda: dual.judged_on_kernel(problem, absorbed, f, g),
-            lambda: (f, g, before),
+            lambda: (f, g, before, jnp.zeros_like(before)),
         )
+        known = tuple(found)
+        small &= lost <= NEGLIGIBLE * tolerance
         pass_wanted = asked & ~(small & jnp.isfinite(known[2]))
     f, g, error = jax.lax.cond(
         pass_wanted, lambda: dual.judged(problem, f, g), lambda: known

@@ -13,7 +13,7 @@ from jaxsns.solvers.newton_steps import FIRST_SWEEPS, Inner, Setting
 
 IDLE = 4  # steps without progress after which a kernel is left
 # Error, and size of x, after the first sweeps, up to which a path costs more; and where
-# kernels serve a fifth as far, as in float32, or their passes cost little.
+# kernels serve a third as far, as in float32, or their passes cost little.
 NEAR, NEARER = (0.7, 35.0), (0.25, 16.0)
 FALLEN = 0.3  # of the error of a kernel: left when used up, where the next one begins
 FEW = 45  # sweeps left, as the last contracted, up to which steps at once cost less

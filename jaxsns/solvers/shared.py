@@ -7,7 +7,6 @@ while lanes promise to be there soon; those that are not are left to a solve of 
 own.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -18,10 +17,10 @@ from jaxsns.numerics import (
     far_below,
     goal,
     largest_scaling,
+    lost_mass,
     matmul,
     rounding_of_entries,
     safe_log,
-    smallest_kept,
 )
 from jaxsns.solvers.iteration import NEGLIGIBLE
 from jaxsns.solvers.momentum import best_rate
@@ -71,7 +70,7 @@ class Swept(NamedTuple):
     f: jax.Array  # [lanes, n] cost
     g: jax.Array  # [lanes, m] cost
     error: jax.Array  # [lanes]
-    sure: jax.Array  # [lanes] bool: rounding of the kernel is no part of the error
+    sure: jax.Array  # [lanes] bool: the error owes nothing to the kernel's entries
     sweeps: jax.Array  # [lanes] int32
 
 
@@ -164,6 +163,8 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
         soon = (left >= 0) & (now + left * (1 + EARLY / now) <= patience)
         lost = ~jnp.isfinite(error) | (step + BLOCK > pairs.max_steps)
         hopeless = lost | (full & (step >= FIRST) & ~soon)
+        # As good as rounding lets it be, which momentum would only carry away.
+        hopeless |= full & (error <= pairs.tolerance) & (decay >= 1)
         return _State(
             u=jnp.where(s.live[:, None], u, s.u),
             reach=reach,
@@ -199,6 +200,7 @@ def _judged(pairs: Pairs, kernels: Kernels, u: jax.Array):
     """Centre the potentials and measure their error, their rounding included.
 
     On the kernel, after taking the potentials apart again: three products, no pass.
+    The last number is what error entries too small for the kernel can make at most.
     """
     base, top, epsilon = kernels.base, kernels.top, kernels.epsilon
     low = far_below(base.dtype)
@@ -216,8 +218,10 @@ def _judged(pairs: Pairs, kernels: Kernels, u: jax.Array):
     u, v = jnp.exp(x), jnp.exp(y)
     error = _error(pairs, u, kernels.times(v))
     columns = v * kernels.transpose_times(u)
-    error += jnp.sum(jnp.abs(columns - pairs.b), axis=1) / jnp.sum(pairs.a, axis=1)
-    return jnp.where(real, f, -jnp.inf), jnp.where(some, g, -jnp.inf), error
+    total = jnp.sum(pairs.a, axis=1)
+    error += jnp.sum(jnp.abs(columns - pairs.b), axis=1) / total
+    f, g = jnp.where(real, f, -jnp.inf), jnp.where(some, g, -jnp.inf)
+    return f, g, error, 2 * lost_mass(u, v) / total
 
 
 def sweep(
@@ -225,15 +229,10 @@ def sweep(
 ) -> Swept:
     """Sweep lanes from row potentials f [lanes, n], or from those of the kernels."""
     end = _sweeps(pairs, kernels, _start(pairs, kernels, f), patience)
-    f, g, error = _judged(pairs, kernels, end.u)
+    f, g, error, lost = _judged(pairs, kernels, end.u)
     reach = jnp.max(jnp.where(pairs.a > 0, jnp.abs(kernels.base), 0), axis=1)
     reach += jnp.max(jnp.where(pairs.b > 0, jnp.abs(kernels.top), 0), axis=1)
     noise = rounding_of_entries(reach / kernels.epsilon[:, 0])
-    # Nor are entries too small for the kernel, at the ratio of scalings that is least
-    # good for them. Not looked at before: it takes as long as half a sweep.
-    u = jnp.where(pairs.a > 0, end.u, jnp.nan)
-    apart = jnp.log(jnp.nanmax(u, axis=1)) - jnp.log(jnp.nanmin(u, axis=1))
-    lost = u.shape[1] * jnp.exp(apart + math.log(smallest_kept(u.dtype)))
     sure = jnp.maximum(noise, lost) <= NEGLIGIBLE * pairs.tolerance
     return Swept(f, g, error, sure, end.sweeps)
 
@@ -244,7 +243,8 @@ def run(
     """Sweep lanes with one cost and one epsilon, from f [lanes, n] or from zero.
 
     The kernel is built from the least cost of each row: every row and every column
-    of it has an entry 1, so that no sum vanishes.
+    of it has an entry 1. If that is in a row or column where a lane has no mass, its
+    own entries may be too small: `lost_mass` tells, or a sum that is 0.
     """
     base = jnp.min(geometry.entries, axis=1)
     kernel, top = geometry.absorb(base, epsilon)

@@ -1,8 +1,8 @@
 """Lanes with costs of their own that sweep side by side, before each goes on alone.
 
-A pass and a sweep of a problem of 128 x 128 take a few microseconds and one core; with
-the operations around them, one problem after another, several times that. All lanes of
-a chunk at once take the work alone, on all cores.
+A sweep of a problem of 128 x 128 takes a few microseconds; with the operations around
+it, one problem after another, several times that. All lanes of a chunk at once share
+these.
 """
 
 import functools
@@ -41,6 +41,6 @@ def run(problem: Problem, pairs: Pairs, f: jax.Array | None) -> Swept:
     def judged():
         f, g, error = jax.vmap(dual.judged)(problem, swept.f, swept.g)
         known = Swept(f, g, error, near, swept.sweeps)
-        return jax.vmap(select)(swept.sure, swept, known)
+        return jax.vmap(select)(swept.sure | ~near, swept, known)
 
     return jax.lax.cond(jnp.all(swept.sure | ~near), lambda: swept, judged)
