@@ -76,7 +76,8 @@ class Swept(NamedTuple):
 
 class _State(NamedTuple):
     u: jax.Array  # [lanes, n] of a lane at rest as it was then
-    reach: jax.Array  # [lanes, n] K v for the columns that fit u, of lanes at work
+    v: jax.Array  # [lanes, m] columns that fit u
+    reach: jax.Array  # [lanes, n] K v, of lanes at work
     speed: jax.Array  # [lanes, n] change of log u by the last sweep
     rate: jax.Array  # [lanes] of the momentum; 0 is none
     error: jax.Array  # [lanes]
@@ -103,38 +104,37 @@ def _error(pairs: Pairs, u: jax.Array, reach: jax.Array) -> jax.Array:
     return jnp.sum(jnp.abs(u * reach - pairs.a), axis=1) / jnp.sum(pairs.a, axis=1)
 
 
-def _columns(pairs: Pairs, kernels: Kernels, u: jax.Array) -> jax.Array:
-    """[lanes, m] column scalings that fit u."""
-    return jnp.where(pairs.b > 0, pairs.b / kernels.transpose_times(u), 0)
+def _fitted(pairs: Pairs, kernels: Kernels, u: jax.Array):
+    """([lanes, m], [lanes, n]) column scalings v that fit u, and K v."""
+    v = jnp.where(pairs.b > 0, pairs.b / kernels.transpose_times(u), 0)
+    return v, kernels.times(v)
 
 
 def _block(pairs: Pairs, kernels: Kernels, s: _State):
-    """BLOCK sweeps, without logarithms while no lane has momentum: (u, reach, speed).
+    """BLOCK sweeps, without logarithms while no lane has momentum.
 
-    A lane without it gets the same either way, whatever the others do.
+    A lane without it gets the same either way, whatever the others do. Gives u, v,
+    K v and the speed, of lanes at rest too.
     """
     real = pairs.a > 0
 
-    def reached(u: jax.Array) -> jax.Array:
-        return kernels.times(_columns(pairs, kernels, u))
-
     def plain():
-        u, reach = s.u, s.reach
+        u, v, reach = s.u, s.v, s.reach
         for _ in range(BLOCK):
             u = jnp.where(real, pairs.a / reach, 0)
-            reach = reached(u)
-        return u, reach, jnp.zeros_like(u)
+            v, reach = _fitted(pairs, kernels, u)
+        return u, v, reach, s.speed
 
     def hurried():
-        u, reach, speed, rate = s.u, s.reach, s.speed, s.rate[:, None]
+        u, v, reach, speed, rate = s.u, s.v, s.reach, s.speed, s.rate[:, None]
         for _ in range(BLOCK):
             change = jnp.log(jnp.where(real, pairs.a / (u * reach), 1))
             speed = (1 + rate) ** 2 * change + rate**2 * speed
             speed = jnp.where(rate > 0, speed, 0)
             u = jnp.where(rate > 0, u * jnp.exp(speed), pairs.a / reach)
             u = jnp.where(real, u, 0)
-            reach = reached(u)
-        return u, reach, speed
+            v, reach = _fitted(pairs, kernels, u)
+        return u, v, reach, speed
 
     return jax.lax.cond(jnp.any(s.rate > 0), hurried, plain)
 
@@ -149,7 +149,7 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
     target = goal(pairs.tolerance)
 
     def block(s: _State) -> _State:
-        u, reach, speed = _block(pairs, kernels, s)
+        u, v, reach, speed = _block(pairs, kernels, s)
         error = _error(pairs, u, reach)
         step = s.step + BLOCK
         window = jnp.where(step <= FIRST, BLOCK, WINDOW)
@@ -167,6 +167,7 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
         hopeless |= full & (error <= pairs.tolerance) & (decay >= 1)
         return _State(
             u=jnp.where(s.live[:, None], u, s.u),
+            v=jnp.where(s.live[:, None], v, s.v),
             reach=reach,
             speed=speed,
             rate=jnp.where(s.live, rate, 0),
@@ -178,12 +179,13 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
         )
 
     # One line where all lanes begin at the same scalings: it is spread afterwards.
-    reach = kernels.times(_columns(pairs, kernels, u))
+    v, reach = _fitted(pairs, kernels, u)
     u = jnp.broadcast_to(u, pairs.a.shape)
     error = _error(pairs, u, reach)
     live = pairs.active & ~(error <= target) & (pairs.max_steps >= BLOCK)
     start = _State(
         u=u,
+        v=v,
         reach=reach,
         speed=jnp.zeros_like(u),
         rate=jnp.zeros_like(error),
@@ -196,16 +198,15 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
     return jax.lax.while_loop(lambda s: jnp.any(s.live), block, start)
 
 
-def _judged(pairs: Pairs, kernels: Kernels, u: jax.Array):
+def _judged(pairs: Pairs, kernels: Kernels, u: jax.Array, v: jax.Array):
     """Centre the potentials and measure their error, their rounding included.
 
-    On the kernel, after taking the potentials apart again: three products, no pass.
+    On the kernel, after taking the potentials apart again: two products, no pass.
     The last number is what error entries too small for the kernel can make at most.
     """
     base, top, epsilon = kernels.base, kernels.top, kernels.epsilon
     low = far_below(base.dtype)
     real, some = pairs.a > 0, pairs.b > 0
-    v = _columns(pairs, kernels, u)
     f = base + epsilon * safe_log(jnp.where(real, u, 1))
     g = epsilon * safe_log(jnp.where(some, v, 1)) - top
     rows = jnp.sum(jnp.where(real, pairs.a * f, 0), axis=1)
@@ -229,7 +230,7 @@ def sweep(
 ) -> Swept:
     """Sweep lanes from row potentials f [lanes, n], or from those of the kernels."""
     end = _sweeps(pairs, kernels, _start(pairs, kernels, f), patience)
-    f, g, error, lost = _judged(pairs, kernels, end.u)
+    f, g, error, lost = _judged(pairs, kernels, end.u, end.v)
     reach = jnp.max(jnp.where(pairs.a > 0, jnp.abs(kernels.base), 0), axis=1)
     reach += jnp.max(jnp.where(pairs.b > 0, jnp.abs(kernels.top), 0), axis=1)
     noise = rounding_of_entries(reach / kernels.epsilon[:, 0])
