@@ -278,6 +278,10 @@ def own_methods(records: list[Record]) -> tuple[list[Statement], str]:
         return [Statement("own methods", "", "not run", None)], ""
     over = [x for x in ratios if x[0] > 1.3]
     most = f"{ratios[0][0]:.2f}, {len(over)} of {len(ratios)} over" if ratios else ""
+    if over:
+        # Where the best took the same steps, and no other, the machine differed.
+        alike = sum(auto["steps"] == best["steps"] for _, auto, best in over)
+        most += f", {alike} of these with the same steps"
     names = [f"{x['problem']} {x['epsilon']} {x['tolerance']:g}" for x, _ in lost]
     rows = [
         [a["problem"], a["epsilon"], f"{a['tolerance']:g}", a["dtype"]]
