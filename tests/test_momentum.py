@@ -25,14 +25,15 @@ def test_the_best_rate_is_read_off_the_decay_of_a_linear_iteration(rho, share):
     best = (1 - root) / (1 + root)
     q = share * best
 
-    def decay(q: float) -> float:
-        matrix = [[1 - (1 + q) ** 2 * (1 - rho) + q**2, -(q**2)], [1, 0]]
+    def decay(q: float, eigenvalue: float = rho) -> float:
+        matrix = [[1 - (1 + q) ** 2 * (1 - eigenvalue) + q**2, -(q**2)], [1, 0]]
         return np.max(np.abs(np.linalg.eigvals(np.asarray(matrix))))
 
     found = best_rate(jnp.asarray(q), jnp.asarray(decay(q)))
     np.testing.assert_allclose(found, best, rtol=1e-9)
-    # With the best rate all smaller eigenvalues decay as fast, none faster.
-    np.testing.assert_allclose(decay(best), best, rtol=1e-6)
+    # At the best rate all smaller eigenvalues decay as fast, the largest included.
+    for eigenvalue in (0.0, rho / 3, rho):
+        np.testing.assert_allclose(decay(best, eigenvalue), best, rtol=1e-6)
     assert decay(0.9 * best) > best
     assert decay(best + 0.1 * (1 - best)) > best
 
