@@ -41,6 +41,9 @@ MANY_PRODUCTS = 500  # and 2 a row: most for a direction
 SMALL_PRODUCTS = 30  # above which a factor of a small matrix costs less
 MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 FORCING = 0.6  # power of the error to which a direction is solved
+# No finer than a share of the power of what the last step left of the error, nor coarser
+# than a power of the error itself.
+SHARE, POWER, COARSEST = 0.1, 1.5, 0.35
 LAST = 0.2  # of the target: error that the last direction aims at
 PROBE = 40  # exact products after which sparsity is looked at: what that costs
 
@@ -91,6 +94,10 @@ def system_of(point: Point, shift: ArrayLike = 0.0) -> NewtonSystem:
 def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.Array):
     """System of a direction, its right side [n], scaling [n] and accuracy [].
 
+    Where the last step left more of the error than its direction did, the model's own
+    error is what the next one will leave as well (Eisenstat and Walker, SIAM J. Sci.
+    Comput. 17 (1996), choice 2): an accurate direction would be of no use.
+
     The L1 error that a residual of the system leaves is at most its 2-norm, over the
     root of the mass: compared with that, not with the error now, since the residual
     may be in a few rows now and in all of them then.
@@ -100,7 +107,9 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
     rhs = newton_system.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
     last = LAST * target * jnp.sqrt(jnp.sum(point.rows)) / jnp.linalg.norm(rhs)
-    accuracy = jnp.maximum(point.error**FORCING, last)
+    error, left = point.error, jnp.minimum(point.left, 1)
+    forcing = jnp.clip(SHARE * left**POWER, error**FORCING, error**COARSEST)
+    accuracy = jnp.maximum(forcing, last)
     return system, rhs, root, jnp.clip(accuracy, finest, 0.1)
 
 

@@ -46,7 +46,7 @@ class Inner(NamedTuple):
     """Where the steps on one kernel stand."""
 
     point: Point
-    contraction: jax.Array  # [] of the last pure sweep
+    contraction: jax.Array  # [] of the error by the last step
     mu: jax.Array
     newton: jax.Array  # [] bool: Newton has begun
     way: ways.Way
@@ -95,7 +95,7 @@ def _gain(setting: Setting, old: Point, new: Point) -> jax.Array:
     return rows + setting.columns.fitted_gain(old.y, new.y)
 
 
-def there(setting: Setting, point: Point) -> ways.Point:
+def there(setting: Setting, point: Point, left: jax.Array) -> ways.Point:
     """What a direction has to know of a point."""
     return ways.Point(
         setting.kernel,
@@ -107,6 +107,7 @@ def there(setting: Setting, point: Point) -> ways.Point:
         setting.columns.stiffness(point.y),
         setting.gauge,
         point.error,
+        left,
         setting.rough,
     )
 
@@ -125,7 +126,7 @@ def _newton(options: NewtonOptions, setting: Setting, s: Inner) -> tuple[Inner, 
     old = s.point
     found = direction.find(
         options.linear_solver,
-        there(setting, old),
+        there(setting, old, s.contraction),
         setting.rows.at(old.x) - old.rows,
         s.mu * old.error,
         setting.target,

@@ -46,6 +46,7 @@ class Point(NamedTuple):
     column_stiffness: jax.Array  # [m]
     gauge: jax.Array  # [] bool: whether potentials have one
     error: jax.Array  # [] relative L1
+    left: jax.Array  # [] what the last step left of the error before it, a ratio
     rough: Rough | None = None  # in float32, where that pays
 
 
