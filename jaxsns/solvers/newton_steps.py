@@ -124,9 +124,10 @@ def _sweep(setting: Setting, point: Point) -> Point:
 def _newton(options: NewtonOptions, setting: Setting, s: Inner) -> tuple[Inner, Taken]:
     """One direction, then trials of other lengths; no move if none is good."""
     old = s.point
+    left = jnp.where(s.newton, s.contraction, 0)  # sweeps tell nothing of the model
     found = direction.find(
         options.linear_solver,
-        there(setting, old, s.contraction),
+        there(setting, old, left),
         setting.rows.at(old.x) - old.rows,
         s.mu * old.error,
         setting.target,
