@@ -41,8 +41,8 @@ MANY_PRODUCTS = 500  # and 2 a row: most for a direction
 SMALL_PRODUCTS = 30  # above which a factor of a small matrix costs less
 MOST_GROWTH = 6.0  # that is believed, of products from one direction to the next
 FORCING = 0.6  # power of the error to which a direction is solved
-# No finer than a share of the power of what the last step left of the error, nor coarser
-# than a power of the error itself.
+# No finer than a share of a power of what the last step left of the error, nor coarser
+# than a power of the error.
 SHARE, POWER, COARSEST = 0.1, 1.5, 0.35
 LAST = 0.2  # of the target: error that the last direction aims at
 PROBE = 40  # exact products after which sparsity is looked at: what that costs

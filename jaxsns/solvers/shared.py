@@ -14,13 +14,13 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import Dense
 from jaxsns.numerics import (
-    far_below,
     goal,
     largest_scaling,
     lost_mass,
     matmul,
     rounding_of_entries,
     safe_log,
+    unit_roundoff,
 )
 from jaxsns.solvers.iteration import NEGLIGIBLE
 from jaxsns.solvers.momentum import best_rate
@@ -198,44 +198,40 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
     return jax.lax.while_loop(lambda s: jnp.any(s.live), block, start)
 
 
-def _judged(pairs: Pairs, kernels: Kernels, u: jax.Array, v: jax.Array):
-    """Centre the potentials and measure their error, their rounding included.
-
-    On the kernel, after taking the potentials apart again: two products, no pass.
-    The last number is what error entries too small for the kernel can make at most.
-    """
+def _potentials(pairs: Pairs, kernels: Kernels, u: jax.Array, v: jax.Array):
+    """([lanes, n], [lanes, m]) centred potentials, -inf where there is no mass."""
     base, top, epsilon = kernels.base, kernels.top, kernels.epsilon
-    low = far_below(base.dtype)
     real, some = pairs.a > 0, pairs.b > 0
     f = base + epsilon * safe_log(jnp.where(real, u, 1))
     g = epsilon * safe_log(jnp.where(some, v, 1)) - top
     rows = jnp.sum(jnp.where(real, pairs.a * f, 0), axis=1)
     surplus = rows - jnp.sum(jnp.where(some, pairs.b * g, 0), axis=1)
     shift = surplus / (jnp.sum(pairs.a, axis=1) + jnp.sum(pairs.b, axis=1))
-    shift = shift[:, None]
-    f, g = f - shift, g + shift
-    x = jnp.where(real, (f + shift - base) / epsilon, low)
-    y = jnp.where(some, (g - shift + top) / epsilon, low)
-    u, v = jnp.exp(x), jnp.exp(y)
-    error = _error(pairs, u, kernels.times(v))
-    columns = v * kernels.transpose_times(u)
-    total = jnp.sum(pairs.a, axis=1)
-    error += jnp.sum(jnp.abs(columns - pairs.b), axis=1) / total
-    f, g = jnp.where(real, f, -jnp.inf), jnp.where(some, g, -jnp.inf)
-    return f, g, error, 2 * lost_mass(u, v) / total
+    f, g = f - shift[:, None], g + shift[:, None]
+    return jnp.where(real, f, -jnp.inf), jnp.where(some, g, -jnp.inf)
 
 
 def sweep(
     kernels: Kernels, pairs: Pairs, f: jax.Array | None, patience: float
 ) -> Swept:
-    """Sweep lanes from row potentials f [lanes, n], or from those of the kernels."""
+    """Sweep lanes from row potentials f [lanes, n], or from those of the kernels.
+
+    The error is that of the rows after the last sweep, where columns fit, and a bound
+    of what rounding of the potentials adds: to measure that takes two products more.
+    If `sure`, rounding of the kernel's entries, and entries too small for it, are
+    negligible.
+    """
     end = _sweeps(pairs, kernels, _start(pairs, kernels, f), patience)
-    f, g, error, lost = _judged(pairs, kernels, end.u, end.v)
-    reach = jnp.max(jnp.where(pairs.a > 0, jnp.abs(kernels.base), 0), axis=1)
-    reach += jnp.max(jnp.where(pairs.b > 0, jnp.abs(kernels.top), 0), axis=1)
-    noise = rounding_of_entries(reach / kernels.epsilon[:, 0])
+    f, g = _potentials(pairs, kernels, end.u, end.v)
+    largest = lambda mass, x: jnp.max(jnp.where(mass > 0, jnp.abs(x), 0), axis=1)
+    epsilon = kernels.epsilon[:, 0]
+    absorbed = largest(pairs.a, kernels.base) + largest(pairs.b, kernels.top)
+    returned = largest(pairs.a, f) + largest(pairs.b, g)
+    rounding = unit_roundoff(f.dtype) * (absorbed + returned) / epsilon
+    noise = rounding_of_entries(absorbed / epsilon)
+    lost = 2 * lost_mass(end.u, end.v) / jnp.sum(pairs.a, axis=1)
     sure = jnp.maximum(noise, lost) <= NEGLIGIBLE * pairs.tolerance
-    return Swept(f, g, error, sure, end.sweeps)
+    return Swept(f, g, end.error + rounding, sure, end.sweeps)
 
 
 def run(
