@@ -84,7 +84,7 @@ def on_kernel(options: NewtonOptions, setting: Setting, start: Inner) -> Inner:
         s = run(lambda s: going(s) & ~due(s), s, sweeping=True)
 
         def with_copy(s: Inner) -> Inner:
-            there = newton_steps.there(setting, s.point, s.contraction)
+            there = newton_steps.there(setting, s.point)
             copy = mixed_precision.copy(direction.system_of(there))
             limit, x = largest_scaling(jnp.dtype(jnp.float32)), s.point.x
             fits = lambda s: jnp.max(jnp.abs(s.point.x - x)) <= limit

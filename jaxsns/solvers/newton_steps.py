@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import dual, journal
 from jaxsns.geometry.kernel import Kernel
@@ -95,7 +96,7 @@ def _gain(setting: Setting, old: Point, new: Point) -> jax.Array:
     return rows + setting.columns.fitted_gain(old.y, new.y)
 
 
-def there(setting: Setting, point: Point, left: jax.Array) -> ways.Point:
+def there(setting: Setting, point: Point, left: ArrayLike = 0.0) -> ways.Point:
     """What a direction has to know of a point."""
     return ways.Point(
         setting.kernel,

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.history import StepKind
@@ -46,7 +47,7 @@ class Point(NamedTuple):
     column_stiffness: jax.Array  # [m]
     gauge: jax.Array  # [] bool: whether potentials have one
     error: jax.Array  # [] relative L1
-    left: jax.Array  # [] what the last step left of the error before it, a ratio
+    left: ArrayLike = 0.0  # [] of the error by the Newton step before; 0 if unknown
     rough: Rough | None = None  # in float32, where that pays
 
 
