@@ -115,7 +115,7 @@ def solve(
         left_over,
         lambda: (found, jnp.where(sure, none, rhs)),
     )
-    spent = first.steps + asked
+    spent = first.steps + jnp.where(asked, 1, 0)
     second = conjugate_gradient(
         lambda v: newton_system.product(system, v),
         residual,
