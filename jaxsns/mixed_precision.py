@@ -7,7 +7,8 @@ of e^45, as there are on a kernel, are no numbers of float32. Rounding of float3
 residual of its own in rows that nearly stand alone, so it stops where that would be
 most of it, at 0.1 where a row has an entry below 1e-6 on the diagonal; such rows are
 left out. What it cannot tell shows in the residual, which is found anew with the kernel
-itself; from there the same iteration goes on.
+itself, unless rounding is far below a coarse accuracy; from there the same iteration
+goes on.
 Source: iterative refinement with an inner solver of lower precision, Carson and Higham,
 SIAM J. Sci. Comput. 40 (2018).
 """
@@ -27,7 +28,7 @@ FINEST = 1e-5  # accuracy below which float32 is of no use
 MOST = 100  # products in float32: with more of them directions are no faster
 LEAST_DIAGONAL = 1e-6  # entry below which a row is left to float64
 ROUNDING = 1e-7  # over the least entry on the diagonal: accuracy of float32
-TRUSTED = 10.0  # times the accuracy of float32: from there on its residual is believed
+COARSE, MARGIN = 1e-3, 3.0  # accuracy from which float32 is believed, over rounding
 SLACK = 1.5  # of the accuracy, that the residual found anew may miss it by
 
 
@@ -71,7 +72,7 @@ def solve(
     """`newton_system.solve_cg` with most products in float32.
 
     rough: `copy` of the system, or of another on its kernel. Products of both kinds,
-    and the one that finds the residual anew, count as steps.
+    and the one that finds the residual anew if there is one, count as steps.
     """
     pinned, system = system, newton_system.unpinned(system)
     diagonal = newton_system.diagonal(system)
@@ -88,17 +89,25 @@ def solve(
     told = diagonal > LEAST_DIAGONAL
     least = jnp.maximum(jnp.min(diagonal), LEAST_DIAGONAL)
     low_inverse = single(jnp.where(told, inverse, 0))
+    aim = jnp.maximum(tolerance, ROUNDING / least)
     most = jnp.where(tolerance >= FINEST, jnp.minimum(max_steps, MOST), 0)
     first = conjugate_gradient(
         lambda v: jnp.where(told, newton_system.product(low, v), 0),
         single(jnp.where(told, rhs / size, 0)),
         lambda v: low_inverse * v,
-        single(jnp.maximum(tolerance, ROUNDING / least)),
+        single(aim),
         most,
     )
 
     found = size * first.x.astype(rhs.dtype)
-    sure = first.converged & jnp.all(told) & (tolerance >= TRUSTED * ROUNDING / least)
+    norms = square, jnp.vdot(rhs, rhs)
+    # Rounding of its products is relative to x, in both norms that are to fall.
+    weighted, plain = jnp.vdot(found, inverse * found), jnp.vdot(found, found)
+    growth = jnp.sqrt(jnp.maximum(weighted / norms[0], plain / norms[1]))
+    enough = tolerance >= jnp.maximum(
+        jnp.maximum(COARSE, aim), MARGIN * ROUNDING * growth
+    )
+    sure = first.converged & jnp.all(told) & enough
 
     def left_over():
         x = found
@@ -108,13 +117,9 @@ def solve(
         pick = lambda new, old: jnp.where(better, new, old)
         return pick(x, jnp.zeros_like(rhs)), pick(residual, rhs)
 
-    none = jnp.zeros_like(rhs)
     asked = (first.steps > 0) & ~sure
-    x, residual = jax.lax.cond(
-        asked,
-        left_over,
-        lambda: (found, jnp.where(sure, none, rhs)),
-    )
+    believed = lambda: (found, jnp.where(sure, 0, rhs))
+    x, residual = jax.lax.cond(asked, left_over, believed)
     spent = first.steps + jnp.where(asked, 1, 0)
     second = conjugate_gradient(
         lambda v: newton_system.product(system, v),
@@ -122,7 +127,7 @@ def solve(
         lambda v: inverse * v,
         jnp.where(spent > 0, SLACK, 1) * tolerance,
         jnp.maximum(max_steps - spent, 0),
-        (square, jnp.vdot(rhs, rhs)),
+        norms,
     )
     x = newton_system.project(pinned, x + second.x)
     return CGResult(x, spent + second.steps, second.converged)
