@@ -67,7 +67,9 @@ def update(
     """
     dtype = problem.dtype
     tolerance = jnp.asarray(options.tolerance, dtype)
-    absorbed = dual.absorb(problem, dual.translated(problem, state.f, state.g))
+    f = dual.translated(problem, state.f, state.g)
+    absorbed = dual.absorb(problem, f)
+    moved = jnp.any((problem.a > 0) & (absorbed.f != f))
     solver = direction.permitted(options.linear_solver, absorbed.kernel)
     options = dataclasses.replace(options, linear_solver=solver)
     error = dual.row_error(absorbed)
@@ -85,6 +87,7 @@ def update(
         target=goal(tolerance),
         trying=jnp.asarray(trying),
         path=ask,
+        whole=(state.step == 0) & ~moved,
     )
 
     point = newton_steps.Point(

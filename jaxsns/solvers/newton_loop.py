@@ -16,6 +16,7 @@ IDLE = 4  # steps without progress after which a kernel is left
 # kernels serve a third as far, as in float32, or their passes cost little.
 NEAR, NEARER = (0.7, 35.0), (0.25, 16.0)
 FALLEN = 0.3  # of the error of a kernel: left when used up, where the next one begins
+BEGUN = 0.38  # error before the first sweep: up to it in float32 in any case
 FEW = 45  # sweeps left, as the last contracted, up to which steps at once cost less
 
 
@@ -44,7 +45,10 @@ def _asked(
     slow = (s.step - start.step == FIRST_SWEEPS) & ~fast
     failed = ~_more(options, setting, s) & ~(s.point.error <= setting.target)
     failed = failed & (s.step < options.max_steps)
-    fallen = (s.idle < IDLE) & (s.point.error <= FALLEN * start.point.error)
+    fallen = s.point.error <= FALLEN * start.point.error
+    if not wide:
+        fallen |= setting.whole & (start.point.error <= BEGUN)
+    fallen = (s.idle < IDLE) & fallen
     failed = failed & ~fallen
     return setting.trying & jnp.isnan(s.ratio) & (slow | failed)
 

@@ -78,6 +78,7 @@ class Setting(NamedTuple):
     target: jax.Array  # [] error to reach
     trying: jax.Array | bool = False  # go on only where a path would cost more
     path: Callable[[], jax.Array] | None = None  # [] its ratio, 0 if there is none
+    whole: jax.Array | bool = False  # [] bool: the first kernel, no row had vanished
     rough: Rough | None = None  # in float32, where that pays
 
 
