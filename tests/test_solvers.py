@@ -248,6 +248,25 @@ def test_a_kernel_used_up_to_good_effect_is_followed_by_one_from_there():
     assert references.error(cost, even, even, s.f, s.g, epsilon) <= 1.05e-9
 
 
+@pytest.mark.parametrize(("n", "m", "seed"), [(100, 600, 3), (140, 800, 1)])
+def test_a_float32_kernel_used_up_near_the_end_is_followed_by_another(n, m, seed):
+    """It serves a third as far; down a path it was 25 sweeps and more, and 5 passes."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(n, 2)), rng.normal(size=(m, 2))
+    cost = ((x[:, None] - y[None]) ** 2).sum(-1).astype(np.float32)
+    epsilon = np.float32(cost.max() / 800)
+    s = jaxsns.solve(cost, epsilon=epsilon, tolerance=1e-3, history=True)
+    assert s.converged
+    rows = s.history.rows()
+    assert np.all(rows["epsilon"] == epsilon)
+    # Left at 0.4 to 0.6 of the error at the beginning: not enough in float64.
+    assert np.all(rows["error"][:4] > 0.1)
+    assert int(s.counts.passes) == 2
+    assert int(s.counts.sweeps) <= 12
+    a, b = np.full(n, 1 / n), np.full(m, 1 / m)
+    assert references.error(cost, a, b, s.f, s.g, float(epsilon)) <= 1e-3
+
+
 @pytest.mark.parametrize("seed", [5, 6, 10])
 def test_a_kernel_used_up_in_vain_is_followed_by_a_path(seed):
     """From potentials that were given, too: the first kernel's error is theirs alone.
@@ -301,7 +320,8 @@ def test_slow_cg_hands_over_to_cholesky():
     assert both.converged
     assert alone.converged
     assert int(both.counts.linear_steps) < 0.8 * int(alone.counts.linear_steps)
-    np.testing.assert_allclose(both.plan(), alone.plan(), atol=1e-10)
+    # Measured 1.3e-10: errors of 1e-9 are no nearer to each other.
+    np.testing.assert_allclose(both.plan(), alone.plan(), atol=3e-10)
 
 
 @pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn", "sns"])

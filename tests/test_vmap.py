@@ -139,6 +139,32 @@ def test_float32_lanes_side_by_side_are_judged_where_rounding_matters():
 
 
 @pytest.mark.parametrize("common", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "margin"), [("float64", 1e-9, 1e-4), ("float32", 1e-3, 1e-2)]
+)
+def test_the_error_of_lanes_that_swept_is_a_bound_and_near(
+    common, dtype, tolerance, margin
+):
+    """Measured 2e-6 and 4e-3 of the tolerance above the true one, never below."""
+    costs = COSTS[:1].repeat(5, 0) if common else COSTS
+    costs = costs.astype(dtype)
+    b = R.random((5, 72)) + 0.1
+    b = (b / b.sum(1, keepdims=True)).astype(dtype)
+    epsilon = np.asarray(0.2, dtype)
+    run = lambda c, b: jaxsns.solve(c, None, b, epsilon=epsilon, tolerance=tolerance)
+    batch = jax.vmap(run, in_axes=(None if common else 0, 0))(
+        costs[0] if common else costs, b
+    )
+    assert np.all(batch.converged)
+    assert np.all(np.asarray(batch.counts.newton_steps) == 0)
+    a = np.full(70, 1 / 70)
+    for k in range(5):
+        f, g = batch.f[k], batch.g[k]
+        true = references.error(costs[k], a, b[k], f, g, float(epsilon))
+        assert true <= float(batch.error[k]) <= true + margin * tolerance
+
+
+@pytest.mark.parametrize("common", [True, False])
 @pytest.mark.parametrize("size", [(70, 72), (5, 7)])
 def test_a_batch_of_batches_is_a_larger_batch(size, common):
     """All pairs: lanes of both kinds are one, and none waits for another."""
