@@ -140,12 +140,12 @@ def test_float32_lanes_side_by_side_are_judged_where_rounding_matters():
 
 @pytest.mark.parametrize("common", [True, False])
 @pytest.mark.parametrize(
-    ("dtype", "tolerance", "margin"), [("float64", 1e-9, 1e-4), ("float32", 1e-3, 1e-2)]
+    ("dtype", "tolerance", "margin"), [("float64", 1e-9, 1e-5), ("float32", 1e-3, 3e-3)]
 )
 def test_the_error_of_lanes_that_swept_is_a_bound_and_near(
     common, dtype, tolerance, margin
 ):
-    """Measured 2e-6 and 4e-3 of the tolerance above the true one, never below."""
+    """Measured 2e-6 and 1e-3 of the tolerance above the true one, never below."""
     costs = COSTS[:1].repeat(5, 0) if common else COSTS
     costs = costs.astype(dtype)
     b = R.random((5, 72)) + 0.1
