@@ -5,7 +5,8 @@
 PATH is the Python of an environment with `ott-jax` (0.6.0 wants jax < 0.9, hence one
 of its own); without it only what runs here is measured. `--pot-python` is one with
 POT, for the colour transfer, which wants scikit-image and matplotlib here. Prints
-the tables and the bars, and writes `docs/benchmarks/batches.json`.
+the tables and the bars, and writes `docs/benchmarks/batches.json`; with `--add` it
+keeps the cases there that were not run again, with the machine they were run on.
 """
 
 import os
@@ -13,6 +14,7 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # LAPACK against XLA's threads
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -178,7 +180,25 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--add", action="store_true", help="keep what the output has of other cases"
+    )
     return parser.parse_args(arguments)
+
+
+def with_earlier(results: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Results with an earlier run's of other cases, each run with its machine."""
+    what = lambda x: (x["case"], x["seed"], x["dtype"], x["tolerance"])
+    again = {what(x) for x in results["records"]}
+    runs = [{k: earlier[k] for k in ("environment", "records")}]
+    old = earlier.get("earlier", [])
+    # A single run in older files.
+    runs += [old] if isinstance(old, dict) else old
+    kept = [
+        run | {"records": [x for x in run["records"] if what(x) not in again]}
+        for run in runs
+    ]
+    return results | {"earlier": [run for run in kept if run["records"]]}
 
 
 def main() -> None:
@@ -189,7 +209,10 @@ def main() -> None:
     print(record.describe_environment(facts))
     print(time_table(records))
     print(bar_table(records))
-    record.save_json(options.output, {"environment": facts, "records": records})
+    results: dict[str, Any] = {"environment": facts, "records": records}
+    if options.add and options.output.exists():
+        results = with_earlier(results, json.loads(options.output.read_text()))
+    record.save_json(options.output, results)
 
 
 if __name__ == "__main__":
