@@ -107,12 +107,15 @@ def _left_out(results: dict[str, Any]) -> str:
 
 
 def _earlier(results: dict[str, Any]) -> str:
+    """A line for each day and machine."""
+    problems: dict[str, list[str]] = {}
+    for run in results.get("earlier", []):
+        where = record.describe_environment(run["environment"])
+        problems.setdefault(where, []).extend(run["problems"])
     return "".join(
-        f"\n\nFrom an earlier run of the same command "
-        f"({record.describe_environment(run['environment'])}): "
-        f"{', '.join(run['problems'])}."
-        for run in results.get("earlier", [])
-        if run["problems"]
+        f"\n\nFrom earlier runs of the same command ({where}): {', '.join(names)}."
+        for where, names in problems.items()
+        if names
     )
 
 
