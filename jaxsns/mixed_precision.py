@@ -118,7 +118,7 @@ def solve(
         return pick(x, jnp.zeros_like(rhs)), pick(residual, rhs)
 
     asked = (first.steps > 0) & ~sure
-    believed = lambda: (found, jnp.where(sure, 0, rhs))
+    believed = lambda: (jnp.where(sure, found, 0), jnp.where(sure, 0, rhs))
     x, residual = jax.lax.cond(asked, left_over, believed)
     spent = first.steps + jnp.where(asked, 1, 0)
     second = conjugate_gradient(

@@ -150,7 +150,7 @@ def run(
             afresh = state._replace(counts=inner.counts, step=inner.step)
             afresh = afresh._replace(journal=inner.journal)
             onward = jax.tree.map(lambda x, y: jnp.where(again, x, y), afresh, onward)
-            # A kernel that was used up to good effect: the next one is a trial too,
+            # A kernel that was used up to some effect: the next one is a trial too,
             # but not after a verdict, which is near the end.
             more = trying & jnp.isnan(found) & jnp.isinf(inner.error)
             next_level = jnp.where(more, s.level, s.level + 1)

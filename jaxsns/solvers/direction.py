@@ -94,9 +94,10 @@ def system_of(point: Point, shift: ArrayLike = 0.0) -> NewtonSystem:
 def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.Array):
     """System of a direction, its right side [n], scaling [n] and accuracy [].
 
-    Where the last step left more of the error than its direction did, the model's own
-    error is what the next one will leave as well (Eisenstat and Walker, SIAM J. Sci.
-    Comput. 17 (1996), choice 2): an accurate direction would be of no use.
+    Where the last step left much of the error, the model's own error is what the next
+    one will leave too, as a rule, and an accurate direction of no use (Eisenstat and
+    Walker, SIAM J. Sci. Comput. 17 (1996), choice 2). If it was the direction, which is
+    not asked, a power of the error still bounds the next one.
 
     The L1 error that a residual of the system leaves is at most its 2-norm, over the
     root of the mass: compared with that, not with the error now, since the residual
@@ -107,7 +108,7 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
     rhs = newton_system.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
     last = LAST * target * jnp.sqrt(jnp.sum(point.rows)) / jnp.linalg.norm(rhs)
-    error, left = point.error, jnp.minimum(point.left, 1)
+    error, left = point.error, jnp.where(point.left <= 1, point.left, 1)  # or NaN
     forcing = jnp.clip(SHARE * left**POWER, error**FORCING, error**COARSEST)
     accuracy = jnp.maximum(forcing, last)
     return system, rhs, root, jnp.clip(accuracy, finest, 0.1)

@@ -16,7 +16,7 @@ IDLE = 4  # steps without progress after which a kernel is left
 # kernels serve a third as far, as in float32, or their passes cost little.
 NEAR, NEARER = (0.7, 35.0), (0.25, 16.0)
 FALLEN = 0.3  # of the error of a kernel: left when used up, where the next one begins
-BEGUN = 0.38  # error before the first sweep: up to it in float32 in any case
+BEGUN, LITTLE = 0.38, 0.75  # in float32: error before the first sweep, and its share
 FEW = 45  # sweeps left, as the last contracted, up to which steps at once cost less
 
 
@@ -32,7 +32,8 @@ def _asked(
 ) -> jax.Array:
     """[] bool: whether it matters now if there is a path, which costs looking.
 
-    After first sweeps that promise no quick end, or where the kernel was of little use.
+    After first sweeps that promise no quick end, or where a kernel was of little use;
+    of a first one in float32, which serves a third as far, less is asked near the end.
     """
     if setting.path is None or s.ratio is None:
         return jnp.asarray(False)
@@ -46,8 +47,9 @@ def _asked(
     failed = ~_more(options, setting, s) & ~(s.point.error <= setting.target)
     failed = failed & (s.step < options.max_steps)
     fallen = s.point.error <= FALLEN * start.point.error
-    if not wide:
-        fallen |= setting.whole & (start.point.error <= BEGUN)
+    if x.dtype == jnp.float32:
+        near = (start.point.error <= BEGUN) & setting.whole
+        fallen |= near & (s.point.error <= LITTLE * start.point.error)
     fallen = (s.idle < IDLE) & fallen
     failed = failed & ~fallen
     return setting.trying & jnp.isnan(s.ratio) & (slow | failed)
