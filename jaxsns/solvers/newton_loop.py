@@ -16,7 +16,7 @@ IDLE = 4  # steps without progress after which a kernel is left
 # kernels serve a third as far, as in float32, or their passes cost little.
 NEAR, NEARER = (0.7, 35.0), (0.25, 16.0)
 FALLEN = 0.3  # of the error of a kernel: left when used up, where the next one begins
-BEGUN, LITTLE = 0.38, 0.75  # in float32: error before the first sweep, and its share
+BEGUN, LITTLE = 0.38, 0.6  # in float32: error before the first sweep, and its share
 FEW = 45  # sweeps left, as the last contracted, up to which steps at once cost less
 
 
