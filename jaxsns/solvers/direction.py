@@ -108,7 +108,9 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
     rhs = newton_system.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
     last = LAST * target * jnp.sqrt(jnp.sum(point.rows)) / jnp.linalg.norm(rhs)
-    error, left = point.error, jnp.where(point.left <= 1, point.left, 1)  # or NaN
+    error = point.error
+    left = jnp.asarray(point.left, error.dtype)
+    left = jnp.where(left <= 1, left, 1)  # or NaN
     forcing = jnp.clip(SHARE * left**POWER, error**FORCING, error**COARSEST)
     accuracy = jnp.maximum(forcing, last)
     return system, rhs, root, jnp.clip(accuracy, finest, 0.1)
