@@ -133,7 +133,8 @@ def main() -> None:
             for x in rows
         ],
         ["problem", "pass, ms", "auto, ms", "auto, passes", "bar", "true error",
-         "reached", "sweeps / Newton / CG / exp. passes", "over-relaxed, passes"],
+         "reached", "sweeps / Newton / CG / sparse / exp. passes",
+         "over-relaxed, passes"],
     )  # fmt: skip
     second = record.table(
         [
