@@ -18,7 +18,7 @@ from jaxsns import marginal
 from jaxsns.geometry import Dense, Grid
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.marginal import Target
-from jaxsns.numerics import far_below, lost_mass, rounding_of_entries
+from jaxsns.numerics import far_below
 from jaxsns.problem import Problem, hard
 
 
@@ -69,17 +69,17 @@ def wanted(problem: Problem, f: jax.Array, g: jax.Array):
     )
 
 
-def marginal_errors(problem: Problem, f: jax.Array, g: jax.Array):
+def marginalerrors_of(problem: Problem, f: jax.Array, g: jax.Array):
     """([], []) L1 errors of the rows and columns of the plan, relative to its mass.
 
     The mass is what is wanted of the rows, a if they are not penalised, or of the
     columns if that is less: the same for a problem and its transpose, and no less
     than either.
     """
-    return _errors(problem, f, g, *marginals(problem, f, g))
+    return errors_of(problem, f, g, *marginals(problem, f, g))
 
 
-def _errors(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
+def errors_of(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
     a, b = wanted(problem, f, g)
     total = jnp.minimum(jnp.sum(a), jnp.sum(b))
     row_error = jnp.sum(jnp.abs(rows - a)) / total
@@ -88,7 +88,7 @@ def _errors(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
 
 def marginal_error(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     """[] L1 error of both marginals of the plan, relative to its mass."""
-    rows, columns = marginal_errors(problem, f, g)
+    rows, columns = marginalerrors_of(problem, f, g)
     return rows + columns
 
 
@@ -97,11 +97,11 @@ def centre(problem: Problem, f: jax.Array, g: jax.Array):
 
     The same for n < m and n > m, and blind to atoms without mass.
     """
-    shift = _gauge_shift(problem, f, g)
+    shift = gauge_shift(problem, f, g)
     return f - shift, g + shift
 
 
-def _gauge_shift(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+def gauge_shift(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     surplus = weighted(problem.a, f) - weighted(problem.b, g)
     shift = surplus / (jnp.sum(problem.a) + jnp.sum(problem.b))
     if not problem.balanced:
@@ -129,14 +129,15 @@ def judged(problem: Problem, f: jax.Array, g: jax.Array):
     Gauge fixed, -inf at atoms without mass. Rounding of f and g counts in the error
     like everything else. One pass.
     """
-    f, g = _final(problem, f, g)
+    f, g = final(problem, f, g)
     return f, g, marginal_error(problem, f, g)
 
 
-def _final(problem: Problem, f: jax.Array, g: jax.Array):
+def final(problem: Problem, f: jax.Array, g: jax.Array):
     f, g = centre(problem, f, g)
     f = jnp.where(problem.a > 0, f, -jnp.inf)
-    return f, jnp.where(problem.b > 0, g, -jnp.inf)
+    g = jnp.where(problem.b > 0, g, -jnp.inf)
+    return f, g
 
 
 def best_rows(problem: Problem, g: jax.Array) -> jax.Array:
@@ -222,32 +223,3 @@ def absorb(problem: Problem, f: jax.Array) -> Absorbed:
         return _absorb(problem, best_rows(problem, g))
 
     return jax.lax.cond(lost, sweep, lambda _: first, None)
-
-
-def kernel_noise(problem: Problem, absorbed: Absorbed) -> jax.Array:
-    """[] relative error that rounding makes in the entries of a kernel, a bound."""
-    f = jnp.max(jnp.where(problem.a > 0, jnp.abs(absorbed.f), 0))
-    top = jnp.max(jnp.where(problem.b > 0, jnp.abs(absorbed.top), 0))
-    return rounding_of_entries((f + top) / problem.epsilon)
-
-
-def judged_on_kernel(problem: Problem, absorbed: Absorbed, f: jax.Array, g: jax.Array):
-    """`judged` by two products with a kernel that is at hand, and no pass.
-
-    The rounding of f and g counts, that of the kernel's entries does not: for where
-    `kernel_noise` is far below the tolerance. Nor do entries too small for the kernel:
-    the last number is what error, relative, they can make at most.
-    """
-    real, some = problem.a > 0, problem.b > 0
-    # The shift of the gauge may be too large for exponentials: it is taken back.
-    shift = _gauge_shift(problem, f, g)
-    f, g = _final(problem, f, g)
-    low = far_below(problem.dtype)
-    x = jnp.where(real, (f + shift - absorbed.f) / problem.epsilon, low)
-    y = jnp.where(some, (g - shift + absorbed.top) / problem.epsilon, low)
-    u, v = jnp.exp(x), jnp.exp(y)
-    rows = u * absorbed.kernel.times(v)
-    columns = v * absorbed.kernel.transpose_times(u)
-    row_error, column_error = _errors(problem, f, g, rows, columns)
-    total = jnp.minimum(jnp.sum(rows), jnp.sum(columns))
-    return f, g, row_error + column_error, 2 * lost_mass(u, v) / total

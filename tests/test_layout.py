@@ -42,6 +42,7 @@ ORDER = [
     "inputs",
     "marginal",
     "dual",
+    "kernel_verdict",
     "linear",
     "linear.conjugate_gradient",
     "linear.lapack",

@@ -91,7 +91,12 @@ class Dense:
 
     def log_plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
         """[n, m] (f_i + g_j - C_ij) / epsilon."""
-        return (f[:, None] + g[None, :] - self._read_with(f)) / epsilon
+        cost = self._read_with(f)
+        f, g = f[:, None], g[None, :]
+        near = f - cost
+        back = near - f
+        lost = jax.lax.stop_gradient((f - (near - back)) - (cost + back))
+        return ((near + g) + lost) / epsilon
 
     def plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
         """[n, m] exp((f_i + g_j - C_ij) / epsilon), in mass."""

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual
+from jaxsns import dual, kernel_verdict
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.problem import Problem
 from jaxsns.status import Status, code
 
-NEGLIGIBLE = 0.04  # of the tolerance: rounding of a kernel's entries, if below it
+NEGLIGIBLE = 0.04  # of the tolerance: rounding on a kernel, if below it
+HIDDEN = 0.5  # of the tolerance: rounding above which a kernel is not asked
 
 
 class Counts(NamedTuple):
@@ -100,9 +101,9 @@ def judge(
     of the verdict before. Returns f [n], g [m], error [], status [] and the passes
     it took.
 
-    absorbed: what the steps were made on. Where rounding of its entries, and what is
-    too small for it, is far below the tolerance its products tell the error, where not
-    a pass of its own does.
+    absorbed: what the steps were made on. Its products tell the error, and no pass,
+    where what they may miss, by rounding and by entries too small for it, is far below
+    the tolerance, or where the error is within the tolerance together with that.
     """
     healthy = jnp.all(jnp.isfinite(f)) & jnp.all(
         jnp.where(problem.b > 0, g, 0) < jnp.inf
@@ -112,15 +113,20 @@ def judge(
     tolerance = jnp.asarray(options.tolerance, problem.dtype)
     known, pass_wanted = (f, g, before), asked
     if absorbed is not None and isinstance(absorbed.kernel, DenseKernel):
-        small = dual.kernel_noise(problem, absorbed) <= NEGLIGIBLE * tolerance
-        *found, lost = jax.lax.cond(
-            asked & small,
-            lambda: dual.judged_on_kernel(problem, absorbed, f, g),
-            lambda: (f, g, before, jnp.zeros_like(before)),
+        a, b = absorbed.row_target.mass, absorbed.column_target.mass
+        hidden = kernel_verdict.noise(problem, absorbed, f, g, a, b)
+        nothing = jnp.full_like(before, jnp.nan)
+        *found, error, hidden, lost = jax.lax.cond(
+            asked & (hidden <= HIDDEN * tolerance),
+            lambda: kernel_verdict.judged(problem, absorbed, f, g),
+            lambda: (f, g, nothing, nothing, nothing),
         )
-        known = tuple(found)
-        small &= lost <= NEGLIGIBLE * tolerance
-        pass_wanted = asked & ~(small & jnp.isfinite(known[2]))
+        missed = hidden + lost
+        negligible = missed <= NEGLIGIBLE * tolerance
+        bound = jnp.where(negligible, error, error + missed)
+        known = *found, jnp.where(asked, bound, before)
+        sure = jnp.where(negligible, jnp.isfinite(error), bound <= tolerance)
+        pass_wanted = asked & ~sure
     f, g, error = jax.lax.cond(
         pass_wanted, lambda: dual.judged(problem, f, g), lambda: known
     )
