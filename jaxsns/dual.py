@@ -69,17 +69,17 @@ def wanted(problem: Problem, f: jax.Array, g: jax.Array):
     )
 
 
-def marginalerrors_of(problem: Problem, f: jax.Array, g: jax.Array):
+def marginal_errors(problem: Problem, f: jax.Array, g: jax.Array):
     """([], []) L1 errors of the rows and columns of the plan, relative to its mass.
 
     The mass is what is wanted of the rows, a if they are not penalised, or of the
     columns if that is less: the same for a problem and its transpose, and no less
     than either.
     """
-    return errors_of(problem, f, g, *marginals(problem, f, g))
+    return _errors(problem, f, g, *marginals(problem, f, g))
 
 
-def errors_of(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
+def _errors(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
     a, b = wanted(problem, f, g)
     total = jnp.minimum(jnp.sum(a), jnp.sum(b))
     row_error = jnp.sum(jnp.abs(rows - a)) / total
@@ -88,7 +88,7 @@ def errors_of(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
 
 def marginal_error(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     """[] L1 error of both marginals of the plan, relative to its mass."""
-    rows, columns = marginalerrors_of(problem, f, g)
+    rows, columns = marginal_errors(problem, f, g)
     return rows + columns
 
 
@@ -102,6 +102,7 @@ def centre(problem: Problem, f: jax.Array, g: jax.Array):
 
 
 def gauge_shift(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[] what `centre` takes from f and adds to g."""
     surplus = weighted(problem.a, f) - weighted(problem.b, g)
     shift = surplus / (jnp.sum(problem.a) + jnp.sum(problem.b))
     if not problem.balanced:
@@ -124,16 +125,16 @@ def translated(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def judged(problem: Problem, f: jax.Array, g: jax.Array):
-    """Potentials as they are returned, and their error: (f [n], g [m], []).
+    """`final` potentials and their error: (f [n], g [m], []).
 
-    Gauge fixed, -inf at atoms without mass. Rounding of f and g counts in the error
-    like everything else. One pass.
+    Rounding of f and g counts in the error like everything else. One pass.
     """
     f, g = final(problem, f, g)
     return f, g, marginal_error(problem, f, g)
 
 
 def final(problem: Problem, f: jax.Array, g: jax.Array):
+    """Potentials as they are returned: gauge fixed, -inf at atoms without mass."""
     f, g = centre(problem, f, g)
     f = jnp.where(problem.a > 0, f, -jnp.inf)
     g = jnp.where(problem.b > 0, g, -jnp.inf)

@@ -1,75 +1,65 @@
-"""The error of a plan, told by the kernel that it was found on, without a pass.
+"""What products with a kernel may miss of the error of a plan, so that no pass is made.
 
-A kernel repeats its own rounding errors, so products with it do not show them. What
-they can be at most is known, entry by entry, and of the whole plan from vectors alone.
+A kernel repeats its own rounding errors, so its products do not show them, and what was
+too small for it is missing. Of both a bound is known from vectors alone.
 """
 
 import jax
 import jax.numpy as jnp
 
 from jaxsns import dual
-from jaxsns.numerics import far_below, lost_mass, unit_roundoff
+from jaxsns.numerics import lost_mass, unit_roundoff
 from jaxsns.problem import Problem
 
 
-def _mean(weights: jax.Array, x: jax.Array) -> jax.Array:
-    """[] mean of x, which may be infinite where there is no weight."""
-    return jnp.sum(weights * jnp.where(weights > 0, x, 0)) / jnp.sum(weights)
+def relative(problem: Problem, f: jax.Array, g: jax.Array, error: jax.Array):
+    """[] error over what is wanted of the rows, as one over the lesser side."""
+    if problem.balanced:
+        return error
+    a, b = (jnp.sum(mass) for mass in dual.wanted(problem, f, g))
+    return error * (a / jnp.minimum(a, b))
 
 
-def _entropy(weights: jax.Array) -> jax.Array:
-    return jnp.sum(jax.scipy.special.entr(weights / jnp.sum(weights)))
-
-
-def noise(
-    problem: Problem,
-    absorbed: dual.Absorbed,
-    f: jax.Array,
-    g: jax.Array,
-    rows: jax.Array,
-    columns: jax.Array,
+def missed(
+    problem: Problem, absorbed: dual.Absorbed, f: jax.Array, g: jax.Array
 ) -> jax.Array:
-    """[] what rounding on a kernel hides at most of the error of f and g; relative.
+    """[] error, relative, that steps on a kernel cannot have seen at most: a `bound`.
 
-    f, g: finite where there is mass, on the gauge of the kernel. rows, columns: sums of
-    their plan, or what they shall be. To first order: the sum over the plan of what
-    rounds in each entry, once for the rows and once for the columns, in half units:
-
-        3 z + |top| / epsilon + 2 in K, where z = -log K = x + y - log plan,
-        |f| / epsilon + 2 |x| + 2 and the same of g in the scalings.
-
-    The mean of -log plan is its entropy, at most that of its two marginals.
+    f [n], g [m]: potentials that they led to, finite where there is mass.
     """
-    epsilon = problem.epsilon
+    epsilon, top = problem.epsilon, jnp.abs(absorbed.top)
     x, y = (f - absorbed.f) / epsilon, (g + absorbed.top) / epsilon
-    row, column = (lambda v: _mean(rows, v)), (lambda v: _mean(columns, v))
-    spread = _entropy(rows) + _entropy(columns) - jnp.log(jnp.sum(rows))
-    depth = row(x) + column(y) + spread
-    scalings = row(jnp.abs(x)) + column(jnp.abs(y))
-    potentials = row(jnp.abs(f)) + column(jnp.abs(g) + jnp.abs(absorbed.top))
-    each = 3 * depth + 2 * scalings + potentials / epsilon + 6
-    return unit_roundoff(problem.dtype) * each
+    centred = dual.centre(problem, f, g)
+    sizes = [jnp.abs(u) + jnp.abs(v) for u, v in zip((f, g), centred, strict=True)]
+    a, b = absorbed.row_target, absorbed.column_target
+    # What is wanted of a penalised marginal rounds with its potential.
+    soft = [1.0 if t.kappa is None else 1 + t.kappa for t in (a, b)]
+    rows = a.mass, x, soft[0] * sizes[0] / epsilon, soft[0]
+    columns = b.mass, y, (soft[1] * sizes[1] + top) / epsilon, soft[1]
+    return bound(rows, columns)
 
 
-def judged(problem: Problem, absorbed: dual.Absorbed, f: jax.Array, g: jax.Array):
-    """`dual.judged` by two products with a kernel that is at hand, and no pass.
+def bound(rows: tuple, columns: tuple) -> jax.Array:
+    """[...] what rounding, and entries too small for a kernel, may add to an error.
 
-    The last two numbers are what it may have missed, relative: what rounding hides, and
-    what entries too small for the kernel can make.
+    rows, columns: masses [..., n], the log scalings x of a kernel that has a maximum of
+    1, sizes of all potentials that were rounded over epsilon, and how much more than
+    the plan depends on x. What rounds is summed over the plan, to first order, once for
+    its rows and once for its columns; in half units
+
+        3 z + |top| / epsilon + 2 in entries of K, where z = -log K = x + y - log plan,
+        |f| / epsilon + 2 |x| + 2 and the same of g and y in scalings.
+
+    The mean of -log plan is an entropy, at most that of both marginals. They are taken
+    to be as wanted: where the error is far from the tolerance so may the bound be.
     """
-    real, some = problem.a > 0, problem.b > 0
-    # The shift of the gauge may be too large for exponentials: it is taken back.
-    shift = dual.gauge_shift(problem, f, g)
-    f, g = dual.final(problem, f, g)
-    low = far_below(problem.dtype)
-    back = jnp.where(real, f + shift, low), jnp.where(some, g - shift, low)
-    x = jnp.where(real, (back[0] - absorbed.f) / problem.epsilon, low)
-    y = jnp.where(some, (back[1] + absorbed.top) / problem.epsilon, low)
-    u, v = jnp.exp(x), jnp.exp(y)
-    rows = u * absorbed.kernel.times(v)
-    columns = v * absorbed.kernel.transpose_times(u)
-    row_error, column_error = dual.errors_of(problem, f, g, rows, columns)
-    total = jnp.minimum(jnp.sum(rows), jnp.sum(columns))
-    hidden = noise(problem, absorbed, *back, rows, columns)
-    lost = 2 * lost_mass(u, v) / total
-    return f, g, row_error + column_error, hidden, lost
+    total = jnp.sum(rows[0], axis=-1)
+    rounded = _side(*rows) + _side(*columns) - 3 * jnp.log(total) + 6
+    u, v = (jnp.where(s[0] > 0, jnp.exp(s[1]), 0) for s in (rows, columns))
+    return unit_roundoff(u.dtype) * rounded + 2 * lost_mass(u, v) / total
+
+
+def _side(mass: jax.Array, x: jax.Array, sizes: jax.Array, soft=1.0) -> jax.Array:
+    share = mass / jnp.sum(mass, axis=-1, keepdims=True)
+    each = 3 * x + soft * 2 * jnp.abs(x) + sizes - 3 * jnp.log(share)
+    return jnp.sum(jnp.where(mass > 0, share * each, 0), axis=-1)

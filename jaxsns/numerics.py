@@ -1,7 +1,5 @@
 """Numbers that depend on the dtype, and products at full precision."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -66,16 +64,6 @@ def lost_mass(u: jax.Array, v: jax.Array) -> jax.Array:
     """
     least = smallest_kept(u.dtype)
     return (least * jnp.sum(u, axis=-1)) * jnp.sum(v, axis=-1)
-
-
-def rounding_of_entries(exponents: jax.Array) -> jax.Array:
-    """Relative error that rounding makes in the entries of kernels, a bound.
-
-    exponents: sums of the potentials in them over epsilon, in size. A cost is at most
-    that and the range of exponents that are kept; and there is rounding in exp itself.
-    """
-    kept = -math.log(smallest_kept(exponents.dtype))
-    return 2 * unit_roundoff(exponents.dtype) * (exponents + kept)
 
 
 def longest_step(x: jax.Array, dx: jax.Array, axis: int | None = None) -> jax.Array:

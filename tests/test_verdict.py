@@ -9,6 +9,7 @@ import references
 
 import jaxsns
 from jaxsns import dual, kernel_verdict
+from jaxsns.numerics import lost_mass
 
 R = np.random.default_rng(0)
 
@@ -53,15 +54,21 @@ def test_the_verdict_on_a_kernel_is_that_of_a_pass(name):
     f = jnp.asarray(R.normal(size=24) * epsilon)
     absorbed = dual.absorb(problem, f)
     x = jnp.asarray(R.normal(size=24))
-    y = dual.columns_for(absorbed.kernel, absorbed.column_target, x)
-    y = y + jnp.asarray(0.1 * R.normal(size=37))
-    moved = absorbed.f + epsilon * x, epsilon * y - absorbed.top
-    expected = dual.judged(problem, *moved)
-    found = kernel_verdict.judged(problem, absorbed, *moved)
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
-    bound = float(found[3] + found[4])
-    assert abs(float(found[2] - expected[2])) <= bound < 1e-9
+    f, g, seen = _moved(problem, absorbed, x)
+    expected = dual.judged(problem, f, g)[2]
+    seen = kernel_verdict.relative(problem, f, g, seen)
+    bound = float(kernel_verdict.missed(problem, absorbed, f, g))
+    assert abs(float(seen - expected)) <= bound < 1e-9
+
+
+def _moved(problem, absorbed, x):
+    """Potentials of a scaling x with columns that fit, and their error on a kernel."""
+    kernel, columns = absorbed.kernel, absorbed.column_target
+    y = dual.columns_for(kernel, columns, x)
+    wanted = absorbed.row_target.at(x)
+    missing = jnp.sum(jnp.abs(dual.rows_for(kernel, x, y) - wanted))
+    f = absorbed.f + problem.epsilon * x
+    return f, problem.epsilon * y - absorbed.top, missing / jnp.sum(wanted)
 
 
 def test_what_a_kernel_has_lost_is_known_to_its_verdict():
@@ -72,15 +79,16 @@ def test_what_a_kernel_has_lost_is_known_to_its_verdict():
     problem = jaxsns.make_problem(cost, epsilon=epsilon)
     absorbed = dual.absorb(problem, jnp.zeros(2 * n))
     apart = jnp.repeat(jnp.asarray([199.0, -199.0]), n)
-    y = dual.columns_for(absorbed.kernel, absorbed.column_target, apart)
-    moved = epsilon * apart, epsilon * y - absorbed.top
-    expected = dual.judged(problem, *moved)[2]
-    *_, error, hidden, lost = kernel_verdict.judged(problem, absorbed, *moved)
-    assert 0.1 <= float(expected - error) <= float(lost)
-    assert float(hidden) <= 1e-12
+    f, g, seen = _moved(problem, absorbed, apart)
+    expected = dual.judged(problem, f, g)[2]
+    missed = kernel_verdict.missed(problem, absorbed, f, g)
+    assert 0.1 <= float(expected - seen) <= float(missed)
     # And where nothing is lost that counts, what it could be is nothing.
-    *_, lost = kernel_verdict.judged(problem, absorbed, 0 * moved[0], -absorbed.top)
-    assert float(lost) <= 1e-140
+    x = jnp.zeros(2 * n)
+    v = jnp.exp(dual.columns_for(absorbed.kernel, absorbed.column_target, x))
+    assert float(lost_mass(jnp.exp(x), v)) <= 1e-140
+    f, g, seen = _moved(problem, absorbed, x)
+    assert float(kernel_verdict.missed(problem, absorbed, f, g)) <= 1e-12
 
 
 @pytest.mark.parametrize("tolerance", [1e-13, 1e-12, 1e-11])

@@ -8,7 +8,13 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import columns
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.numerics import matmul, permitted_costs, smallest_kept
+from jaxsns.numerics import (
+    far_below,
+    is_forbidden,
+    matmul,
+    permitted_costs,
+    smallest_kept,
+)
 
 
 class Largest(NamedTuple):
@@ -90,13 +96,20 @@ class Dense:
         return -epsilon * jax.nn.logsumexp(shifted, axis=axis)
 
     def log_plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
-        """[n, m] (f_i + g_j - C_ij) / epsilon."""
+        """[n, m] (f_i + g_j - C_ij) / epsilon, no less exact than f and g.
+
+        Where costs have an offset, f + g alone would be rounded by more than epsilon
+        times what is looked for: what f - C loses is found (the sum of two numbers and
+        its error, Knuth, TAOCP 2, 4.2.2, theorem B) and added again.
+        """
         cost = self._read_with(f)
         f, g = f[:, None], g[None, :]
         near = f - cost
         back = near - f
         lost = jax.lax.stop_gradient((f - (near - back)) - (cost + back))
-        return ((near + g) + lost) / epsilon
+        log = ((near + g) + lost) / epsilon
+        # Potentials of a row without permitted pairs cancel such a cost by chance.
+        return jnp.where(is_forbidden(cost), far_below(log.dtype), log)
 
     def plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
         """[n, m] exp((f_i + g_j - C_ij) / epsilon), in mass."""

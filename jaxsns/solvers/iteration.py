@@ -12,8 +12,7 @@ from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.problem import Problem
 from jaxsns.status import Status, code
 
-NEGLIGIBLE = 0.04  # of the tolerance: rounding on a kernel, if below it
-HIDDEN = 0.5  # of the tolerance: rounding above which a kernel is not asked
+NEGLIGIBLE = 0.04  # of the tolerance: what a kernel may miss, if below it
 
 
 class Counts(NamedTuple):
@@ -93,6 +92,7 @@ def judge(
     step: jax.Array,
     options: Any,
     absorbed: dual.Absorbed | None = None,
+    seen: jax.Array | None = None,
 ):
     """Verdict on potentials that steps on a kernel left, at the last epsilon.
 
@@ -101,9 +101,9 @@ def judge(
     of the verdict before. Returns f [n], g [m], error [], status [] and the passes
     it took.
 
-    absorbed: what the steps were made on. Its products tell the error, and no pass,
-    where what they may miss, by rounding and by entries too small for it, is far below
-    the tolerance, or where the error is within the tolerance together with that.
+    absorbed: what the steps were made on, and the error that was seen on it. That is
+    the error, and no pass is made, where what a kernel may miss is far below the
+    tolerance, or where both together are within it.
     """
     healthy = jnp.all(jnp.isfinite(f)) & jnp.all(
         jnp.where(problem.b > 0, g, 0) < jnp.inf
@@ -113,20 +113,16 @@ def judge(
     tolerance = jnp.asarray(options.tolerance, problem.dtype)
     known, pass_wanted = (f, g, before), asked
     if absorbed is not None and isinstance(absorbed.kernel, DenseKernel):
-        a, b = absorbed.row_target.mass, absorbed.column_target.mass
-        hidden = kernel_verdict.noise(problem, absorbed, f, g, a, b)
-        nothing = jnp.full_like(before, jnp.nan)
-        *found, error, hidden, lost = jax.lax.cond(
-            asked & (hidden <= HIDDEN * tolerance),
-            lambda: kernel_verdict.judged(problem, absorbed, f, g),
-            lambda: (f, g, nothing, nothing, nothing),
-        )
-        missed = hidden + lost
+        assert seen is not None
+        seen = kernel_verdict.relative(problem, f, g, seen)
+        missed = kernel_verdict.missed(problem, absorbed, f, g)
         negligible = missed <= NEGLIGIBLE * tolerance
-        bound = jnp.where(negligible, error, error + missed)
-        known = *found, jnp.where(asked, bound, before)
-        sure = jnp.where(negligible, jnp.isfinite(error), bound <= tolerance)
+        bound = jnp.where(negligible, seen, seen + missed)
+        sure = jnp.where(negligible, jnp.isfinite(seen), bound <= tolerance)
+        sure &= asked & healthy
         pass_wanted = asked & ~sure
+        pick = lambda new, old: jnp.where(sure, new, old)
+        known = jax.tree.map(pick, (*dual.final(problem, f, g), bound), known)
     f, g, error = jax.lax.cond(
         pass_wanted, lambda: dual.judged(problem, f, g), lambda: known
     )

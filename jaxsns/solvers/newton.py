@@ -102,8 +102,9 @@ def update(
     g = problem.epsilon * end.point.y - absorbed.top
     # NaN is not left to itself: such an update would come back for ever.
     settled = ~(end.point.error > setting.target) | (end.idle >= newton_loop.IDLE)
+    seen = absorbed, end.point.error
     f, g, judged, status, passes = iteration.judge(
-        problem, f, g, state.error, settled, last, end.step, options, absorbed
+        problem, f, g, state.error, settled, last, end.step, options, *seen
     )
     counts = end.counts.plus(passes=passes)
     record, ratio = end.journal, end.ratio

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import kernel_verdict
 from jaxsns.geometry import Dense
 from jaxsns.numerics import (
     goal,
     largest_scaling,
-    lost_mass,
     matmul,
-    rounding_of_entries,
     safe_log,
     unit_roundoff,
 )
@@ -224,14 +223,22 @@ def sweep(
     end = _sweeps(pairs, kernels, _start(pairs, kernels, f), patience)
     f, g = _potentials(pairs, kernels, end.u, end.v)
     largest = lambda mass, x: jnp.max(jnp.where(mass > 0, jnp.abs(x), 0), axis=1)
-    epsilon = kernels.epsilon[:, 0]
+    epsilon = kernels.epsilon
     absorbed = largest(pairs.a, kernels.base) + largest(pairs.b, kernels.top)
     returned = largest(pairs.a, f) + largest(pairs.b, g)
-    rounding = unit_roundoff(f.dtype) * (absorbed + returned) / epsilon
-    noise = rounding_of_entries(absorbed / epsilon)
-    lost = 2 * lost_mass(end.u, end.v) / jnp.sum(pairs.a, axis=1)
-    sure = jnp.maximum(noise, lost) <= NEGLIGIBLE * pairs.tolerance
-    return Swept(f, g, end.error + rounding, sure, end.sweeps)
+    rounding = unit_roundoff(f.dtype) * (absorbed + returned) / epsilon[:, 0]
+    rows = pairs.a, safe_log(end.u), (jnp.abs(f) + jnp.abs(kernels.base)) / epsilon
+    columns = (
+        pairs.b,
+        safe_log(end.v),
+        (jnp.abs(g) + 2 * jnp.abs(kernels.top)) / epsilon,
+    )
+    missed = kernel_verdict.bound(rows, columns)
+    negligible = missed <= NEGLIGIBLE * pairs.tolerance
+    bound = end.error + jnp.where(negligible, rounding, missed)
+    sure = negligible | (bound <= pairs.tolerance)
+    error = jnp.where(sure, bound, end.error + rounding)
+    return Swept(f, g, error, sure, end.sweeps)
 
 
 def run(

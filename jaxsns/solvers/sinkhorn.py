@@ -179,9 +179,10 @@ def update(
     end = jax.lax.while_loop(sweeping, sweep, start)
     new_f = absorbed.f + problem.epsilon * end.x
     settled = ~(end.error > target) | (end.idle >= PATIENCE + 2)
+    healthy = jnp.all(jnp.isfinite(new_f))
     f, g, error, status, passes = iteration.judge(
         problem,
-        jnp.where(jnp.all(jnp.isfinite(new_f)), new_f, absorbed.f),
+        jnp.where(healthy, new_f, absorbed.f),
         problem.epsilon * end.y - absorbed.top,
         state.error,
         settled,
@@ -189,6 +190,7 @@ def update(
         end.step,
         options,
         absorbed,
+        jnp.where(healthy, end.error, jnp.nan),
     )
     counts = state.counts.plus(sweeps=end.step - state.step, passes=1 + passes)
     return SinkhornState(f, g, error, end.step, status, end.omega, counts, end.journal)

@@ -94,7 +94,16 @@ def update(
     settled = ~lost & (~(end.error > aim) | (end.idle >= IDLE))
     end = end._replace(step=end.step + lost.astype(jnp.int32))
     f, g, error, status, passes = iteration.judge(
-        problem, f, f, state.error, settled, last, end.step, options, absorbed
+        problem,
+        f,
+        f,
+        state.error,
+        settled,
+        last,
+        end.step,
+        options,
+        absorbed,
+        end.error,
     )
     counts = state.counts.plus(sweeps=end.step - state.step, passes=2 + passes)
     return SinkhornState(
