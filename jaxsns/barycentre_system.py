@@ -104,8 +104,8 @@ def _solve_coupled(weights: jax.Array, matrices: jax.Array, h: jax.Array, v: jax
 def attach(measures: Measures, f: jax.Array, g: jax.Array, mass: jax.Array):
     """Return f [K, n], g [K, m] and mass [m] unchanged, with their derivatives.
 
-    In an arbitrary gauge that keeps sum_k w_k g_k = 0: apply `bregman.centred` after
-    it. Changes of masses with unequal totals are projected on equal ones, the
+    In an arbitrary gauge that keeps sum_k w_k g_k = 0: apply `bregman.gauge_shift`
+    after it. Changes of masses with unequal totals are projected on equal ones, the
     weighted mean of theirs. Forward, reverse and higher modes.
     Cost: O(K (m^3 + n m^2)) time, and 2 K m^2 numbers beside the plans.
     """

@@ -18,7 +18,7 @@ from jaxsns import marginal
 from jaxsns.geometry import Dense, Grid
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.marginal import Target
-from jaxsns.numerics import far_below
+from jaxsns.numerics import derivative_only, far_below
 from jaxsns.problem import Problem, hard
 
 
@@ -99,6 +99,16 @@ def centre(problem: Problem, f: jax.Array, g: jax.Array):
     """
     shift = gauge_shift(problem, f, g)
     return f - shift, g + shift
+
+
+def with_gauge(problem: Problem, f: jax.Array, g: jax.Array):
+    """Centred potentials as they are, with the derivative that `centre` has.
+
+    Potentials that were judged must not be shifted once more: the shift is rounding
+    only, but they are rounded by it, by up to 1e-7 |f| / epsilon in float32.
+    """
+    none = derivative_only(gauge_shift(problem, f, g))
+    return f - none, g + none
 
 
 def gauge_shift(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:

@@ -42,7 +42,7 @@ def attached(clouds: Clouds, y: jax.Array, f: jax.Array, g: jax.Array):
     def one(x, a, f, g):
         problem = Problem(PointCloud(x, y), a, clouds.b, clouds.epsilon)
         f, g = implicit.attach(problem, f, g)
-        f, g = dual.centre(problem, f, g)
+        f, g = dual.with_gauge(problem, f, g)
         plan = dual.plan(problem, f, g)
         columns = jnp.sum(plan, axis=0)
         columns = jnp.where(columns > 0, columns, 1)

@@ -130,7 +130,7 @@ def solve_with(
 def attach(problem: Problem, f: jax.Array, g: jax.Array):
     """Return f [n] and g [m] unchanged, with the derivative of the solution.
 
-    The derivative is taken in an arbitrary gauge: apply `dual.centre` after it.
+    The derivative is taken in an arbitrary gauge: apply `dual.with_gauge` after it.
     Changes of a and b with unequal totals are projected on equal ones.
     """
     return f, g

@@ -105,6 +105,24 @@ def permitted_costs(cost: jax.Array) -> jax.Array:
     return jnp.where(jnp.abs(cost) < 1e-5 * far, cost, other)
 
 
+def derivative_only(x: jax.Array) -> jax.Array:
+    """0 with the derivative of x."""
+    return x - jax.lax.stop_gradient(x)
+
+
+def excess(f: jax.Array, g: jax.Array, cost: jax.Array) -> jax.Array:
+    """F + g - cost, broadcast, no less exact than these are.
+
+    Where costs have an offset f + g alone is rounded by more than epsilon times what
+    is looked for: what f - cost loses is found (the sum of two numbers and its error,
+    Knuth, TAOCP 2, 4.2.2, theorem B) and added again.
+    """
+    near = f - cost
+    back = near - f
+    lost = jax.lax.stop_gradient((f - (near - back)) - (cost + back))
+    return (near + g) + lost
+
+
 def safe_log(x: jax.Array) -> jax.Array:
     """Logarithm with log(0) = -inf and a zero, not NaN, gradient there."""
     positive = x > 0

@@ -86,7 +86,8 @@ class Solution:
       problem: what was solved; `problem.epsilon` is the epsilon really used.
       f: [n] row potentials, in units of cost; -inf where there is no mass.
       g: [m] column potentials. Gauge: <a, f> = <b, g>.
-      error: [] L1 error of both marginals over the mass to be moved, of f and g.
+      error: [] L1 error of both marginals over the mass to be moved, of f and g; where
+        it is within the tolerance it may be a bound of that.
       status: [] int32, a `Status`.
       counts: work done, see `Counts`.
       method: name of the method.

@@ -65,15 +65,8 @@ def _watch(history: bool, progress: Any) -> Watch | None:
 # to compile for a new shape than all together.
 @jax.jit
 def _attached(problem: Problem, f: jax.Array, g: jax.Array):
-    """Potentials with the derivative of the solution, in the gauge that is promised.
-
-    They are centred, and were judged so: shifted once more they would be rounded once
-    more, by some 1e-7 |f| / epsilon in float32. Only the derivative is.
-    """
-    f, g = implicit.attach(problem, f, g)
-    shift = dual.gauge_shift(problem, f, g)
-    none = shift - jax.lax.stop_gradient(shift)
-    return f - none, g + none
+    """Potentials with the derivative of the solution, in the gauge that is promised."""
+    return dual.with_gauge(problem, *implicit.attach(problem, f, g))
 
 
 def solve(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxsns.geometry import columns
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.numerics import (
+    excess,
     far_below,
     is_forbidden,
     matmul,
@@ -96,18 +97,9 @@ class Dense:
         return -epsilon * jax.nn.logsumexp(shifted, axis=axis)
 
     def log_plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
-        """[n, m] (f_i + g_j - C_ij) / epsilon, no less exact than f and g.
-
-        Where costs have an offset, f + g alone would be rounded by more than epsilon
-        times what is looked for: what f - C loses is found (the sum of two numbers and
-        its error, Knuth, TAOCP 2, 4.2.2, theorem B) and added again.
-        """
+        """[n, m] (f_i + g_j - C_ij) / epsilon."""
         cost = self._read_with(f)
-        f, g = f[:, None], g[None, :]
-        near = f - cost
-        back = near - f
-        lost = jax.lax.stop_gradient((f - (near - back)) - (cost + back))
-        log = ((near + g) + lost) / epsilon
+        log = excess(f[:, None], g[None, :], cost) / epsilon
         # Potentials of a row without permitted pairs cancel such a cost by chance.
         return jnp.where(is_forbidden(cost), far_below(log.dtype), log)
 

@@ -113,7 +113,8 @@ def judged(measures: Measures, f: jax.Array, g: jax.Array, log_mass: jax.Array):
     """
     mass = jnp.exp(log_mass)
     g = g - weighted_sum(measures.weights, g)[None, :]
-    f, g = centred(measures, f, g, mass)
+    shift = gauge_shift(g, mass)
+    f, g = f + shift, g - shift
     f = jnp.where(measures.masses > 0, f, -jnp.inf)
     rows, columns = each(dual.marginals, measures, mass, f, g)
     missing = jnp.sum(jnp.abs(rows - measures.masses), axis=1)
@@ -121,10 +122,9 @@ def judged(measures: Measures, f: jax.Array, g: jax.Array, log_mass: jax.Array):
     return f, g, jnp.max(missing / jnp.sum(measures.masses, axis=1))
 
 
-def centred(measures: Measures, f: jax.Array, g: jax.Array, mass: jax.Array):
-    """Potentials ([K, n], [K, m]) with <b, g_k> = 0 for each k."""
-    shift = jnp.sum(mass[None, :] * g, axis=1) / jnp.sum(mass)
-    return f + shift[:, None], g - shift[:, None]
+def gauge_shift(g: jax.Array, mass: jax.Array) -> jax.Array:
+    """[K, 1] what g [K, m] has to lose, and f to gain, for <b, g_k> = 0 for each k."""
+    return jnp.sum(mass[None, :] * g, axis=1, keepdims=True) / jnp.sum(mass)
 
 
 def update(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.linear import lanes
-from jaxsns.numerics import far_below, safe_log, unit_roundoff
+from jaxsns.numerics import excess, far_below, safe_log, unit_roundoff
 from jaxsns.solvers import iteration, lane_rounds
 from jaxsns.solvers.continuation import epsilon_at
 from jaxsns.solvers.lane_problems import Batch, absorb, select, weighted, when
@@ -44,7 +44,9 @@ def _judge(batch: Batch, s: State, g: jax.Array, settled: jax.Array) -> State:
     f = jnp.where(batch.a > 0, s.f - shift, -jnp.inf)
     g = jnp.where(batch.b > 0, g + shift, -jnp.inf)
     low = far_below(f.dtype)
-    exponent = jnp.maximum(f, low)[:, None] + jnp.maximum(g, low)[None] - batch.cost
+    exponent = excess(
+        jnp.maximum(f, low)[:, None], jnp.maximum(g, low)[None], batch.cost
+    )
     plan = jnp.exp(exponent / batch.epsilon)
     missing = jnp.sum(jnp.abs(jnp.sum(plan, axis=1) - batch.a), axis=0)
     missing += jnp.sum(jnp.abs(jnp.sum(plan, axis=0) - batch.b), axis=0)
