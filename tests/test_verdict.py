@@ -121,31 +121,29 @@ def _exact_error(cost, a, b, f, g, epsilon):
 
 
 @pytest.mark.parametrize("lanes", [False, True])
-@pytest.mark.parametrize("offset", [0.0, 30.0, 3000.0])
+@pytest.mark.parametrize("offset", [0.0, 30.0, 300.0, 3000.0])
 def test_the_error_is_that_of_what_comes_back_whatever_is_added_to_costs(offset, lanes):
     """Potentials in float32 have an ulp that is 1e-3 of epsilon at the largest.
 
-    Of 40 seeds the error is 0.002 of the tolerance below at most, and above by no more
-    than the bound of rounding. A gauge fixed once more after the verdict left up to 7
-    times what it said; a pass that adds f and g first saw 53 times the tolerance for
-    0.7 of it.
+    It is within 0.008 of the tolerance, or a bound within it. A gauge fixed once more
+    after the verdict left up to 1.4 tolerances more than it said, exponents that lose
+    what the kernel loses 0.04; f + g rounded first says far more.
     """
-    tolerance = np.float32(1e-4)
-    a = np.full(40, np.float32(1 / 40))
+    tolerance, epsilon = np.float32(2e-5), np.float32(0.5)
     for seed in range(8):
         r = np.random.default_rng(seed)
         x, y = r.normal(size=(2, 40, 3))
         cost = ((x[:, None] - y[None]) ** 2).sum(-1)
         cost = (cost + offset).astype(np.float32)
-        epsilon = np.float32(0.5)
-        solve = lambda c, e: jaxsns.solve(c, epsilon=e, tolerance=tolerance)
+        a, b = (np.exp(3 * r.normal(size=40)) for _ in range(2))
+        a, b = ((m / m.sum()).astype(np.float32) for m in (a, b))
+        solve = lambda c, e: jaxsns.solve(c, a, b, epsilon=e, tolerance=tolerance)
         if lanes:
             s = jax.vmap(solve)(jnp.stack([cost, cost]), jnp.asarray([epsilon, 1.0]))
-            f, g, error = s.f[0], s.g[0], s.error[0]
+            f, g, error = s.f[0], s.g[0], float(s.error[0])
         else:
             s = solve(cost, epsilon)
-            f, g, error = s.f, s.g, s.error
-        true = _exact_error(cost, a, a, f, g, epsilon)
-        assert true <= float(error) + 0.04 * tolerance
-        above = 0.5 if offset < 100 else 0.04
-        assert float(error) <= true + above * tolerance
+            f, g, error = s.f, s.g, float(s.error)
+        true = _exact_error(cost, a, b, f, g, epsilon)
+        assert true <= error + 0.02 * tolerance
+        assert error <= max(true + 0.02 * tolerance, tolerance)
