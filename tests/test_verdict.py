@@ -1,5 +1,7 @@
 """The verdict: the error that is reported is that of the potentials that come back."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,10 +45,12 @@ def test_far_above_rounding_the_kernel_judges_and_no_pass_is_made(method):
     np.testing.assert_allclose(s.error, true, rtol=1e-6, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["uneven", "zero_masses", "penalised", "far"])
+@pytest.mark.parametrize("name", ["uneven", "zero_masses", "penalised", "heavy", "far"])
 def test_the_verdict_on_a_kernel_is_that_of_a_pass(name):
     cost, a, b = problems.zero_masses() if name == "zero_masses" else problems.uneven()
-    rho = {"rho_a": 2.0, "rho_b": np.linspace(1, 3, 37)} if name == "penalised" else {}
+    soft = {"rho_a": 2.0, "rho_b": np.linspace(1, 3, 37)}
+    rho = soft if name in ("penalised", "heavy") else {}
+    a = 3 * a if name == "heavy" else a
     epsilon = 0.2
     # Far: the gauge moves potentials by more than an exponential can hold.
     cost = cost + (1e4 if name == "far" else 0)
@@ -120,6 +124,20 @@ def _exact_error(cost, a, b, f, g, epsilon):
     return float(both / min(a.sum(), b.sum()))
 
 
+def test_what_is_wanted_of_a_penalised_marginal_rounds_as_well():
+    """In float32, exp(-f / rho) for rho = epsilon / 50; 0.023 without it."""
+    tolerance, epsilon, rho = (np.float32(v) for v in (2e-5, 0.5, 0.01))
+    for seed in range(8):
+        cost = 0.02 * np.random.default_rng(seed).random((40, 50)) - 0.6
+        cost = cost.astype(np.float32)
+        s = jaxsns.solve(cost, epsilon=epsilon, rho_a=rho, rho_b=rho, tolerance=2e-5)
+        wide = np.longdouble
+        f, g, a, b = (np.asarray(v, wide) for v in (s.f, s.g, s.problem.a, s.problem.b))
+        a, b = a * np.exp(-f / wide(rho)), b * np.exp(-g / wide(rho))
+        true = _exact_error(cost, a, b, f, g, epsilon)
+        assert true <= float(s.error) + 0.01 * tolerance
+
+
 @pytest.mark.parametrize("lanes", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 30.0, 300.0, 3000.0])
 def test_the_error_is_that_of_what_comes_back_whatever_is_added_to_costs(offset, lanes):
@@ -137,7 +155,8 @@ def test_the_error_is_that_of_what_comes_back_whatever_is_added_to_costs(offset,
         cost = (cost + offset).astype(np.float32)
         a, b = (np.exp(3 * r.normal(size=40)) for _ in range(2))
         a, b = ((m / m.sum()).astype(np.float32) for m in (a, b))
-        solve = lambda c, e: jaxsns.solve(c, a, b, epsilon=e, tolerance=tolerance)
+        one = functools.partial(jaxsns.solve, a=a, b=b, tolerance=tolerance)
+        solve = lambda c, e, one=one: one(c, epsilon=e)
         if lanes:
             s = jax.vmap(solve)(jnp.stack([cost, cost]), jnp.asarray([epsilon, 1.0]))
             f, g, error = s.f[0], s.g[0], float(s.error[0])
