@@ -125,7 +125,7 @@ def _exact_error(cost, a, b, f, g, epsilon):
 
 
 def test_what_is_wanted_of_a_penalised_marginal_rounds_as_well():
-    """In float32, exp(-f / rho) for rho = epsilon / 50; 0.043 of the tolerance without it."""
+    """In float32, exp(-f / rho), rho = epsilon / 50; 0.043 of it missed otherwise."""
     tolerance, epsilon, rho = (np.float32(v) for v in (1e-5, 0.5, 0.01))
     for seed in range(8):
         cost = 0.02 * np.random.default_rng(seed).random((40, 50)) - 0.6
