@@ -29,13 +29,14 @@ def missed(
     """
     epsilon, top = problem.epsilon, jnp.abs(absorbed.top)
     x, y = (f - absorbed.f) / epsilon, (g + absorbed.top) / epsilon
+    # Both are rounded when they are put together, and by each shift of the gauge.
     centred = dual.centre(problem, f, g)
-    sizes = [jnp.abs(u) + jnp.abs(v) for u, v in zip((f, g), centred, strict=True)]
+    sizes = [jnp.abs(u) + 2 * jnp.abs(v) for u, v in zip((f, g), centred, strict=True)]
     a, b = absorbed.row_target, absorbed.column_target
     # What is wanted of a penalised marginal rounds with its potential.
     soft = [1.0 if t.kappa is None else 1 + t.kappa for t in (a, b)]
-    rows = a.mass, x, soft[0] * sizes[0] / epsilon, soft[0]
-    columns = b.mass, y, (soft[1] * sizes[1] + top) / epsilon, soft[1]
+    rows = a.at(x), x, soft[0] * sizes[0] / epsilon, soft[0]
+    columns = b.at(y), y, (soft[1] * sizes[1] + top) / epsilon, soft[1]
     return bound(rows, columns)
 
 

@@ -111,7 +111,7 @@ def derivative_only(x: jax.Array) -> jax.Array:
 
 
 def excess(f: jax.Array, g: jax.Array, cost: jax.Array) -> jax.Array:
-    """F + g - cost, broadcast, no less exact than these are.
+    """Sums f + g - cost, broadcast, no less exact than these are.
 
     Where costs have an offset f + g alone is rounded by more than epsilon times what
     is looked for: what f - cost loses is found (the sum of two numbers and its error,

@@ -113,8 +113,9 @@ def judged(measures: Measures, f: jax.Array, g: jax.Array, log_mass: jax.Array):
     """
     mass = jnp.exp(log_mass)
     g = g - weighted_sum(measures.weights, g)[None, :]
-    shift = gauge_shift(g, mass)
-    f, g = f + shift, g - shift
+    for _ in range(2):  # see `dual.centre`
+        shift = gauge_shift(g, mass)
+        f, g = f + shift, g - shift
     f = jnp.where(measures.masses > 0, f, -jnp.inf)
     rows, columns = each(dual.marginals, measures, mass, f, g)
     missing = jnp.sum(jnp.abs(rows - measures.masses), axis=1)

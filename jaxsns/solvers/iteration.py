@@ -104,7 +104,7 @@ def judge(
 
     absorbed: what the steps were made on, and the error that was seen on it. That is
     the error, and no pass is made, where what a kernel may miss is far below the
-    tolerance, or where both together are within it.
+    tolerance, or not most of it and both together are within it.
     """
     healthy = jnp.all(jnp.isfinite(f)) & jnp.all(
         jnp.where(problem.b > 0, g, 0) < jnp.inf

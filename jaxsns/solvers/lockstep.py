@@ -39,10 +39,12 @@ class State(NamedTuple):
 
 def _judge(batch: Batch, s: State, g: jax.Array, settled: jax.Array) -> State:
     """Verdict on the potentials that would be returned, rounding included."""
-    surplus = weighted(batch.a, s.f) - weighted(batch.b, g)
-    shift = surplus / (batch.total + jnp.sum(batch.b, axis=0))
-    f = jnp.where(batch.a > 0, s.f - shift, -jnp.inf)
-    g = jnp.where(batch.b > 0, g + shift, -jnp.inf)
+    f, total = s.f, batch.total + jnp.sum(batch.b, axis=0)
+    for _ in range(2):  # see `dual.centre`
+        shift = (weighted(batch.a, f) - weighted(batch.b, g)) / total
+        f, g = f - shift, g + shift
+    f = jnp.where(batch.a > 0, f, -jnp.inf)
+    g = jnp.where(batch.b > 0, g, -jnp.inf)
     low = far_below(f.dtype)
     exponent = excess(
         jnp.maximum(f, low)[:, None], jnp.maximum(g, low)[None], batch.cost

@@ -218,8 +218,8 @@ def sweep(
 
     The error is that of the rows after the last sweep, where columns fit, and a bound
     of what rounding of the potentials adds: to measure that takes two products more.
-    If `sure`, rounding of the kernel's entries, and entries too small for it, are
-    negligible.
+    If `sure`, what a kernel may miss is negligible, or in the error as well, and that
+    within the tolerance.
     """
     end = _sweeps(pairs, kernels, _start(pairs, kernels, f), patience)
     f, g = _potentials(pairs, kernels, end.u, end.v)
@@ -228,12 +228,10 @@ def sweep(
     absorbed = largest(pairs.a, kernels.base) + largest(pairs.b, kernels.top)
     returned = largest(pairs.a, f) + largest(pairs.b, g)
     rounding = unit_roundoff(f.dtype) * (absorbed + returned) / epsilon[:, 0]
-    rows = pairs.a, safe_log(end.u), (jnp.abs(f) + jnp.abs(kernels.base)) / epsilon
-    columns = (
-        pairs.b,
-        safe_log(end.v),
-        (jnp.abs(g) + 2 * jnp.abs(kernels.top)) / epsilon,
-    )
+    rounded = 2 * jnp.abs(f) + jnp.abs(kernels.base)
+    rows = pairs.a, safe_log(end.u), rounded / epsilon
+    rounded = 2 * (jnp.abs(g) + jnp.abs(kernels.top))
+    columns = pairs.b, safe_log(end.v), rounded / epsilon
     missed = kernel_verdict.bound(rows, columns)
     negligible = missed <= NEGLIGIBLE * pairs.tolerance
     bound = end.error + jnp.where(negligible, rounding, missed)
