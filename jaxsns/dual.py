@@ -18,7 +18,7 @@ from jaxsns import marginal
 from jaxsns.geometry import Dense, Grid
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.marginal import Target
-from jaxsns.numerics import derivative_only, far_below
+from jaxsns.numerics import derivative_only, far_below, smallest_normal
 from jaxsns.problem import Problem, hard
 
 
@@ -82,8 +82,10 @@ def marginal_errors(problem: Problem, f: jax.Array, g: jax.Array):
 def _errors(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
     a, b = wanted(problem, f, g)
     total = jnp.minimum(jnp.sum(a), jnp.sum(b))
-    row_error = jnp.sum(jnp.abs(rows - a)) / total
-    return row_error, jnp.sum(jnp.abs(columns - b)) / total
+    # Differences below it are 0: that counts where masses are tiny.
+    least = smallest_normal(problem.dtype)
+    row_error = jnp.sum(jnp.maximum(jnp.abs(rows - a), least)) / total
+    return row_error, jnp.sum(jnp.maximum(jnp.abs(columns - b), least)) / total
 
 
 def marginal_error(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import dual
-from jaxsns.numerics import lost_mass, unit_roundoff
+from jaxsns.numerics import lost_mass, smallest_normal, unit_roundoff
 from jaxsns.problem import Problem
 
 
@@ -53,11 +53,15 @@ def bound(rows: tuple, columns: tuple) -> jax.Array:
 
     The mean of -log plan is an entropy, at most that of both marginals. They are taken
     to be as wanted: where the error is far from the tolerance so may the bound be.
+    Each term of a sum may underflow as well, which counts where masses are tiny.
     """
     total = jnp.sum(rows[0], axis=-1)
     rounded = _side(*rows) + _side(*columns) - 3 * jnp.log(total) + 6
     u, v = (jnp.where(s[0] > 0, jnp.exp(s[1]), 0) for s in (rows, columns))
-    return unit_roundoff(u.dtype) * rounded + 2 * lost_mass(u, v) / total
+    n, m = u.shape[-1], v.shape[-1]
+    under = m * (1 + jnp.sum(u, axis=-1)) + n * (1 + jnp.sum(v, axis=-1))
+    lost = 2 * lost_mass(u, v) + smallest_normal(u.dtype) * under
+    return unit_roundoff(u.dtype) * rounded + lost / total
 
 
 def _side(mass: jax.Array, x: jax.Array, sizes: jax.Array, soft=1.0) -> jax.Array:

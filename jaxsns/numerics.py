@@ -9,6 +9,11 @@ def unit_roundoff(dtype: jnp.dtype) -> float:
     return float(jnp.finfo(dtype).eps)
 
 
+def smallest_normal(dtype: jnp.dtype) -> float:
+    """Below it numbers have fewer digits, or are 0."""
+    return float(jnp.finfo(dtype).tiny)
+
+
 def default_tolerance(dtype: jnp.dtype) -> float:
     """Relative L1 marginal error at which a solve in `dtype` stops: 1e-10 or 2e-5.
 

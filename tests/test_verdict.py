@@ -168,3 +168,30 @@ def test_the_error_is_that_of_what_comes_back_whatever_is_added_to_costs(offset,
         true = _exact_error(cost, a, b, f, g, epsilon)
         assert true <= error + 0.02 * tolerance
         assert error <= max(true + 0.02 * tolerance, tolerance)
+
+
+def test_masses_at_the_end_of_the_range_are_not_said_to_be_right():
+    """Differences of masses of 1e-305 underflow: the error was said to be 0."""
+    rho = {"rho_a": 0.12499439, "rho_b": 0.03555284}
+    cost, a, b = np.full((1, 20), 400.0), np.ones(1), np.full(20, 0.05)
+    for tolerance in (1e-8, 1e-10, 1e-12):
+        s = jaxsns.solve(
+            cost, a, b, epsilon=0.41012156611737155, **rho, tolerance=tolerance,
+            method="newton", continuation=False,
+        )  # fmt: skip
+        assert not s.converged
+        assert float(s.error) >= 1e-10  # it is 7e-11, and cannot be known
+
+
+@pytest.mark.parametrize("method", ["sinkhorn", "symmetric"])
+def test_sweeps_of_a_fixed_number_count_the_rounding_of_potentials(method):
+    r = np.random.default_rng(3)
+    x = r.random((30, 2))
+    epsilon = 0.1
+    cost = ((x[:, None] - x[None]) ** 2).sum(-1) + 3.4e5 * epsilon
+    a = np.full(30, 1 / 30)
+    early = {"early_stop": False} if method == "sinkhorn" else {"tolerance": 1e-9}
+    s = jaxsns.solve(cost, a, a, epsilon=epsilon, method=method, max_steps=400, **early)
+    true = _exact_error(cost, a, a, s.f, s.g, epsilon)
+    assert true >= 1e-12
+    assert true <= float(s.error) <= 1e-8

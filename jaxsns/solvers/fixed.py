@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual, journal
+from jaxsns import dual, journal, kernel_verdict
 from jaxsns.journal import Journal
-from jaxsns.numerics import largest_scaling, lost_mass
+from jaxsns.numerics import largest_scaling
 from jaxsns.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.sinkhorn import SinkhornOptions, SinkhornState, relaxed
@@ -64,9 +64,7 @@ def update(
     healthy = jnp.all(jnp.isfinite(f))
     over = (end.step >= options.max_steps) | ~healthy
     centred_f, centred_g = dual.centre(problem, f, g)
-    u = jnp.where(problem.a > 0, jnp.exp(end.x), 0)
-    lost = lost_mass(u, jnp.where(problem.b > 0, jnp.exp(end.y), 0))
-    bound = end.bound + 2 * lost / jnp.sum(target.at(end.x))
+    bound = end.bound + kernel_verdict.missed(problem, absorbed, f, g)
     bound = jnp.where(healthy, bound, jnp.nan)
     status = iteration.verdict(
         bound, options.tolerance, end.step, options.max_steps, jnp.asarray(False)
