@@ -197,12 +197,11 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
     return jax.lax.while_loop(lambda s: jnp.any(s.live), block, start)
 
 
-def _potentials(pairs: Pairs, kernels: Kernels, u: jax.Array, v: jax.Array):
+def _potentials(pairs: Pairs, kernels: Kernels, x: jax.Array, y: jax.Array):
     """([lanes, n], [lanes, m]) centred potentials, -inf where there is no mass."""
     base, top, epsilon = kernels.base, kernels.top, kernels.epsilon
     real, some = pairs.a > 0, pairs.b > 0
-    f = base + epsilon * safe_log(jnp.where(real, u, 1))
-    g = epsilon * safe_log(jnp.where(some, v, 1)) - top
+    f, g = base + epsilon * x, epsilon * y - top
     for _ in range(2):  # see `dual.centre`
         rows = jnp.sum(jnp.where(real, pairs.a * f, 0), axis=1)
         surplus = rows - jnp.sum(jnp.where(some, pairs.b * g, 0), axis=1)
@@ -222,16 +221,16 @@ def sweep(
     within the tolerance.
     """
     end = _sweeps(pairs, kernels, _start(pairs, kernels, f), patience)
-    f, g = _potentials(pairs, kernels, end.u, end.v)
-    largest = lambda mass, x: jnp.max(jnp.where(mass > 0, jnp.abs(x), 0), axis=1)
-    epsilon = kernels.epsilon
-    absorbed = largest(pairs.a, kernels.base) + largest(pairs.b, kernels.top)
-    returned = largest(pairs.a, f) + largest(pairs.b, g)
-    rounding = unit_roundoff(f.dtype) * (absorbed + returned) / epsilon[:, 0]
-    rounded = 2 * jnp.abs(f) + jnp.abs(kernels.base)
-    rows = pairs.a, safe_log(end.u), rounded / epsilon
-    rounded = 2 * (jnp.abs(g) + jnp.abs(kernels.top))
-    columns = pairs.b, safe_log(end.v), rounded / epsilon
+    x = safe_log(jnp.where(pairs.a > 0, end.u, 1))
+    y = safe_log(jnp.where(pairs.b > 0, end.v, 1))
+    f, g = _potentials(pairs, kernels, x, y)
+    rounded = (2 * jnp.abs(f) + jnp.abs(kernels.base)) / kernels.epsilon
+    rows = pairs.a, x, end.u, rounded
+    rounding = kernel_verdict.mean(pairs.a, rounded)
+    rounded = 2 * (jnp.abs(g) + jnp.abs(kernels.top)) / kernels.epsilon
+    columns = pairs.b, y, end.v, rounded
+    rounding += kernel_verdict.mean(pairs.b, rounded)
+    rounding *= unit_roundoff(f.dtype)
     missed = kernel_verdict.bound(rows, columns)
     negligible = missed <= NEGLIGIBLE * pairs.tolerance
     bound = end.error + jnp.where(negligible, rounding, missed)
