@@ -96,7 +96,7 @@ def test_what_a_kernel_has_lost_is_known_to_its_verdict():
 
 
 @pytest.mark.parametrize("tolerance", [1e-13, 1e-12, 1e-11])
-def test_a_kernel_judges_by_a_bound_where_rounding_is_less_than_half(tolerance):
+def test_a_kernel_judges_by_a_bound_where_rounding_is_small_enough(tolerance):
     """Never below the true error; where it might be too large a pass is made."""
     passes, above = [], []
     for seed in range(6):
@@ -112,7 +112,7 @@ def test_a_kernel_judges_by_a_bound_where_rounding_is_less_than_half(tolerance):
         passes.append(int(s.counts.passes))
         above.append((float(s.error) - true) / tolerance)
     assert min(passes) == 1
-    assert max(above) <= 0.5
+    assert max(above) <= 0.42  # the bound may be 0.4
 
 
 def _exact_error(cost, a, b, f, g, epsilon):

@@ -6,7 +6,8 @@ knows z up to
 
     delta = h (|f| + |g| + |f + g| + 4 |f + g - C|) / epsilon + 8 h:
 
-one rounding of f and g each where the gauge is fixed once more, one of each sum, two
+one rounding of f and g each where they are put together, which products with a kernel
+do not see (what `solve` returns is not rounded after its verdict), one of each sum, two
 of the quotient (by a reciprocal), 1 for 1 / epsilon itself, and two units in the last
 place of exp. Sums of k numbers are known up to k h of the sum of absolute values.
 """

@@ -93,17 +93,9 @@ def update(
     # NaN is not left to itself: such an update would come back for ever.
     settled = ~lost & (~(end.error > aim) | (end.idle >= IDLE))
     end = end._replace(step=end.step + lost.astype(jnp.int32))
+    seen = absorbed, end.error
     f, g, error, status, passes = iteration.judge(
-        problem,
-        f,
-        f,
-        state.error,
-        settled,
-        last,
-        end.step,
-        options,
-        absorbed,
-        end.error,
+        problem, f, f, state.error, settled, last, end.step, options, *seen
     )
     counts = state.counts.plus(sweeps=end.step - state.step, passes=2 + passes)
     return SinkhornState(
