@@ -15,8 +15,7 @@ FAST_COMPILATION += " --xla_cpu_parallel_codegen_split_count=1"
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     FAST_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FAST_COMPILATION)
-# Where in the source an operation came from, which nobody asks here, takes 5 % of the
-# time, and with newer releases of jaxlib more.
+# Where in the source an operation came from, which nobody asks here: 5 % of the time.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 import jax  # noqa: E402

@@ -25,7 +25,7 @@ OLDEST = sys.version_info[:2] == (3, 11)
 def results():
     """One process for all: JAX starts once, and programs are shared.
 
-    With default settings, so in float32; nothing of tests/conftest.py but XLA_FLAGS.
+    With default settings, so in float32; of tests/conftest.py the environment alone.
     """
     done = subprocess.run(
         [sys.executable, pathlib.Path(pages.__file__)]
