@@ -1,0 +1,1 @@
+"""How large the compiled programs of the public functions are."""
