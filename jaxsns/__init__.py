@@ -4,59 +4,112 @@
 `make_problem`, the geometries, and the iterations in `jaxsns.solvers`.
 """
 
-from jaxsns import gaussian as gaussian
-from jaxsns import plot as plot
-from jaxsns import ragged as ragged
-from jaxsns.barycentre import Barycentre as Barycentre
-from jaxsns.barycentre import fixed_support_barycentre as fixed_support_barycentre
-from jaxsns.diagnosis import Diagnosis as Diagnosis
-from jaxsns.diagnosis import Finding as Finding
-from jaxsns.diagnosis import diagnose as diagnose
-from jaxsns.divergence import Divergence as Divergence
-from jaxsns.divergence import sinkhorn_divergence as sinkhorn_divergence
-from jaxsns.exporting import register_for_export as register_for_export
-from jaxsns.free_barycentre import FreeBarycentre as FreeBarycentre
-from jaxsns.free_barycentre import free_support_barycentre as free_support_barycentre
-from jaxsns.geometry import Dense as Dense
-from jaxsns.geometry import Grid as Grid
-from jaxsns.geometry import PointCloud as PointCloud
-from jaxsns.geometry import costs as costs
-from jaxsns.history import History as History
-from jaxsns.history import Step as Step
-from jaxsns.history import StepKind as StepKind
-from jaxsns.inputs import make_problem as make_problem
-from jaxsns.layers import transport_attention as transport_attention
-from jaxsns.layers import transport_loss as transport_loss
-from jaxsns.layers import transport_pooling as transport_pooling
-from jaxsns.maps import c_transform as c_transform
-from jaxsns.maps import transport_map as transport_map
-from jaxsns.matching import matching_cross_entropy as matching_cross_entropy
-from jaxsns.matching import (
-    matching_cross_entropy_with_integer_labels as matching_cross_entropy_with_integer_labels,  # noqa: E501
+from jaxsns import gaussian, plot, ragged
+from jaxsns.barycentres.fixed_support import (
+    Barycentre,
+    fixed_support_barycentre,
 )
-from jaxsns.partial import PartialSolution as PartialSolution
-from jaxsns.partial import solve_partial as solve_partial
-from jaxsns.plan_access import LargestEntries as LargestEntries
-from jaxsns.plan_access import argmax_matching as argmax_matching
-from jaxsns.plan_access import largest_entries as largest_entries
-from jaxsns.plan_access import sample_pairs as sample_pairs
-from jaxsns.problem import Problem as Problem
-from jaxsns.raising import check as check
-from jaxsns.rounding import round_to_feasible as round_to_feasible
-from jaxsns.rounding import round_to_permutation as round_to_permutation
-from jaxsns.selecting import soft_quantile as soft_quantile
-from jaxsns.selecting import soft_top_k as soft_top_k
-from jaxsns.solution import NotConvergedError as NotConvergedError
-from jaxsns.solution import Solution as Solution
-from jaxsns.solver import solve as solve
-from jaxsns.solvers.iteration import Counts as Counts
-from jaxsns.solvers.newton import NewtonOptions as NewtonOptions
-from jaxsns.solvers.sinkhorn import SinkhornOptions as SinkhornOptions
-from jaxsns.solvers.sns import SNSOptions as SNSOptions
-from jaxsns.solvers.unrolled import unrolled_sinkhorn as unrolled_sinkhorn
-from jaxsns.sorting import soft_rank as soft_rank
-from jaxsns.sorting import soft_sort as soft_sort
-from jaxsns.status import Status as Status
-from jaxsns.status import describe as describe
+from jaxsns.barycentres.free_support import (
+    FreeBarycentre,
+    free_support_barycentre,
+)
+from jaxsns.diagnostics.checkify import check
+from jaxsns.diagnostics.diagnose import Diagnosis, Finding, diagnose
+from jaxsns.geometry import Dense, Grid, PointCloud, costs
+from jaxsns.interop import ott
+from jaxsns.interop.export import register_for_export
+from jaxsns.layers.selecting import soft_quantile, soft_top_k
+from jaxsns.layers.sorting import soft_rank, soft_sort
+from jaxsns.layers.transport import (
+    transport_attention,
+    transport_loss,
+    transport_pooling,
+)
+from jaxsns.losses.divergence import Divergence, sinkhorn_divergence
+from jaxsns.losses.matching import (
+    matching_cross_entropy,
+    matching_cross_entropy_with_integer_labels,
+)
+from jaxsns.partial import PartialSolution, solve_partial
+from jaxsns.plans.entries import (
+    LargestEntries,
+    argmax_matching,
+    largest_entries,
+    sample_pairs,
+)
+from jaxsns.plans.maps import c_transform, transport_map
+from jaxsns.plans.rounding import round_to_feasible, round_to_permutation
+from jaxsns.problem.inputs import make_problem
+from jaxsns.problem.problem import Problem
+from jaxsns.recording.history import History, Step, StepKind
+from jaxsns.solution import NotConvergedError, Solution
+from jaxsns.solver import solve
+from jaxsns.solvers.iteration import Counts
+from jaxsns.solvers.newton.newton import NewtonOptions
+from jaxsns.solvers.sinkhorn.overrelaxed import SinkhornOptions
+from jaxsns.solvers.sinkhorn.unrolled import unrolled_sinkhorn
+from jaxsns.solvers.sns import SNSOptions
+from jaxsns.status import Status, describe
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Barycentre",
+    "Counts",
+    "Dense",
+    "Diagnosis",
+    "Divergence",
+    "Finding",
+    "FreeBarycentre",
+    "Grid",
+    "History",
+    "LargestEntries",
+    "NewtonOptions",
+    "NotConvergedError",
+    "PartialSolution",
+    "PointCloud",
+    "Problem",
+    "SNSOptions",
+    "SinkhornOptions",
+    "Solution",
+    "Status",
+    "Step",
+    "StepKind",
+    "argmax_matching",
+    "c_transform",
+    "check",
+    "costs",
+    "describe",
+    "diagnose",
+    "fixed_support_barycentre",
+    "free_support_barycentre",
+    "gaussian",
+    "largest_entries",
+    "make_problem",
+    "matching_cross_entropy",
+    "matching_cross_entropy_with_integer_labels",
+    "ott",
+    "plot",
+    "ragged",
+    "register_for_export",
+    "round_to_feasible",
+    "round_to_permutation",
+    "sample_pairs",
+    "sinkhorn_divergence",
+    "soft_quantile",
+    "soft_rank",
+    "soft_sort",
+    "soft_top_k",
+    "solve",
+    "solve_partial",
+    "transport_attention",
+    "transport_loss",
+    "transport_map",
+    "transport_pooling",
+    "unrolled_sinkhorn",
+]
+
+
+def __dir__() -> list[str]:
+    """Public names only; packages of the inside are not among them."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxsns.geometry import Dense
-from jaxsns.inputs import make_problem
 from jaxsns.numerics import forbidden
-from jaxsns.problem import Problem
+from jaxsns.problem.inputs import make_problem
+from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
 from jaxsns.solver import solve
 from jaxsns.solvers.iteration import Counts

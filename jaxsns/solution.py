@@ -3,15 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns import dual, implicit, marginal
-from jaxsns.history import History
-from jaxsns.problem import Problem
+from jaxsns.implicit import potentials as implicit
+from jaxsns.problem import arguments, dual, marginal
+from jaxsns.problem.problem import Problem
+from jaxsns.recording.history import History
 from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code, describe
 
@@ -234,3 +236,28 @@ def _axis(axis: int) -> int:
     if axis not in (0, 1):
         raise ValueError(f"axis must be 0 or 1; got {axis!r}")
     return axis
+
+
+def one_solution(solution: Any) -> Solution:
+    """Refuse what is not a solution of a single problem."""
+    if not isinstance(solution, Solution):
+        raise TypeError(
+            f"solution must be a jaxsns.Solution; got {type(solution).__name__}"
+        )
+    if solution.f.ndim != 1:
+        raise ValueError(
+            f"solution must be of one problem; got lanes {solution.f.shape[:-1]} "
+            "(use jax.vmap over this function)"
+        )
+    return solution
+
+
+def potentials(solution: Solution) -> tuple[jax.Array, jax.Array]:
+    """([n], [m]) finite stand-ins for no mass; all NaN if the solution has a NaN.
+
+    Masses that are NaN themselves look like no mass, so the stand-in alone would
+    hide that there is no answer.
+    """
+    known = ~jnp.any(jnp.isnan(solution.f)) & ~jnp.any(jnp.isnan(solution.g))
+    f, g = dual.finite(solution.problem, solution.f, solution.g)
+    return arguments.nan_unless(known, f), arguments.nan_unless(known, g)

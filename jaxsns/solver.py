@@ -9,18 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns import dual, implicit, journal, methods, streaming
-from jaxsns.checks import check_values
-from jaxsns.execute import execute
 from jaxsns.geometry import Flipped, Grid, Streamed
-from jaxsns.history import Step
-from jaxsns.inputs import make_problem
-from jaxsns.journal import Watch
-from jaxsns.methods import Options
+from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import default_tolerance
-from jaxsns.problem import Problem
-from jaxsns.progress import listener
+from jaxsns.problem import dual
+from jaxsns.problem.checks import check_values
+from jaxsns.problem.inputs import make_problem
+from jaxsns.problem.problem import Problem
+from jaxsns.recording import recorder
+from jaxsns.recording.history import Step
+from jaxsns.recording.progress import listener
+from jaxsns.recording.recorder import Watch
 from jaxsns.solution import Solution
+from jaxsns.solvers import registry
+from jaxsns.solvers.dispatch import execute
+from jaxsns.solvers.registry import Options
+from jaxsns.solvers.streamed import driver
 
 
 def _initial(problem: Problem, init: Any) -> tuple[jax.Array, jax.Array] | None:
@@ -166,7 +170,7 @@ def solve(
             relative_to=relative_to,
             scale_cost=scale_cost,
         )
-    name, chosen = methods.find(method, early_stop)
+    name, chosen = registry.find(method, early_stop)
     if name == "sns" and not problem.balanced:
         raise ValueError(
             "method 'sns' solves balanced problems only; leave out rho_a and rho_b, or "
@@ -188,7 +192,7 @@ def solve(
         max_steps=_positive("max_steps", steps, jnp.int32),
     )
     if isinstance(problem.geometry.formed(), Streamed | Flipped):
-        streaming.check(name, options, continuation)
+        driver.check(name, options, continuation)
     path = chosen.path if continuation is None else bool(continuation)
     if name == "fixed" and path:
         raise ValueError("continuation needs early_stop=True; got early_stop=False")
@@ -202,5 +206,5 @@ def solve(
         given = jax.lax.stop_gradient((problem, options, start))
         out = execute(program, path, watch, *given)
     f, g = _attached(problem, out.f, out.g)
-    steps = journal.history(out.journal)
+    steps = recorder.history(out.journal)
     return Solution(problem, f, g, out.error, out.status, out.counts, name, steps)

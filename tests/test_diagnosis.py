@@ -9,7 +9,8 @@ import pytest
 from jax.experimental import checkify
 
 import jaxsns
-from jaxsns import diagnosis, symptoms
+from jaxsns.diagnostics import diagnose as diagnosis
+from jaxsns.diagnostics import symptoms
 
 R = np.random.default_rng(0)
 ROOT = pathlib.Path(__file__).parent.parent

@@ -11,8 +11,10 @@ import references
 import jaxsns
 from experiments.drills import checks, problems, solving
 from experiments.drills.problems import Setting
-from jaxsns import Dense, NewtonOptions, Problem, Status, mixed_precision, newton_system
-from jaxsns.linear import lanes as lane_algebra
+from jaxsns import Dense, NewtonOptions, Problem, Status
+from jaxsns.hessian import mixed_precision
+from jaxsns.hessian import schur as newton_system
+from jaxsns.linear import lane_algebra as lane_algebra
 from jaxsns.linear.conjugate_gradient import CGResult
 from jaxsns.solvers import continuation
 

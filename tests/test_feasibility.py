@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import jaxsns
-from jaxsns import feasibility
-from jaxsns.feasibility import infeasible
+from jaxsns.problem import feasibility
+from jaxsns.problem.feasibility import infeasible
 
 
 def _excess(allowed, a, b):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from jaxsns import Status, gaussian, gaussian_barycentre
-from jaxsns.linear.matrix_root import lyapunov, sqrtm
+from jaxsns import Status, gaussian
+from jaxsns.gaussian import barycentre as gaussian_barycentre
+from jaxsns.gaussian.matrix_sqrt import lyapunov, sqrtm
 
 R = np.random.default_rng(0)
 EYE = np.eye(4)

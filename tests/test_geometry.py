@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 
 import jaxsns
 from jaxsns import Dense, PointCloud, costs
-from jaxsns.geometry import columns
+from jaxsns.geometry import column_maxima
 
 R = np.random.default_rng(0)
 X, Y = R.normal(size=(6, 7)), R.normal(size=(5, 7))
@@ -133,14 +133,14 @@ def test_default_epsilon_is_a_twentieth_of_the_standard_deviation():
 
 @pytest.mark.parametrize("n", [1, 5, 8, 9, 24, 61])
 def test_maxima_of_columns(monkeypatch, n):
-    monkeypatch.setattr(columns, "SMALL", 0)
+    monkeypatch.setattr(column_maxima, "SMALL", 0)
     cost, a = R.normal(size=(n, 7)), R.normal(size=n)
     both = lambda c, a: (c - a[:, None], -c)
-    got = jax.jit(lambda c, a: columns.maxima(both, c, a))(cost, a)
+    got = jax.jit(lambda c, a: column_maxima.maxima(both, c, a))(cost, a)
     np.testing.assert_array_equal(got[0], (cost - a[:, None]).max(0))
     np.testing.assert_array_equal(got[1], (-cost).max(0))
     many = jnp.asarray(R.normal(size=(3, n, 7)))
-    got = jax.vmap(lambda c: columns.maxima(jnp.sin, c))(many)
+    got = jax.vmap(lambda c: column_maxima.maxima(jnp.sin, c))(many)
     np.testing.assert_allclose(got, np.sin(many).max(1), rtol=1e-15)
     bad = jnp.asarray(cost).at[n - 1, 3].set(jnp.nan)
-    assert np.isnan(columns.maxima(lambda c: c, bad)[3])
+    assert np.isnan(column_maxima.maxima(lambda c: c, bad)[3])

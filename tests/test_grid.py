@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 
 import jaxsns
 from jaxsns import Dense, Grid, Status
-from jaxsns.geometry import stage
+from jaxsns.geometry import axis_kernel
 
 R = np.random.default_rng(0)
 X = np.sort(np.random.default_rng(1).random(6)), np.linspace(0, 1, 5)
@@ -39,11 +39,18 @@ def test_what_a_tile_drops_is_negligible_for_every_line(dtype):
     cost = (np.linspace(0, 1, 8)[:, None] - np.linspace(0, 1, 8)[None]) ** 2
     # The largest spread of a tile that is taken for safe, and logarithms under which
     # terms that weigh alike for one row are far apart for another.
-    cost *= 0.99 * stage.largest_spread(dtype) / np.ptp(cost - cost[4:5] - cost[:, 4:5])
-    run = jax.jit(
-        lambda c, l: (stage.cut(c, 1).safe, stage.log_sums(stage.cut(c, 1), l))
+    cost *= (
+        0.99
+        * axis_kernel.largest_spread(dtype)
+        / np.ptp(cost - cost[4:5] - cost[:, 4:5])
     )
-    ramp = stage.largest_spread(dtype) * np.linspace(0, 1, 8)
+    run = jax.jit(
+        lambda c, l: (
+            axis_kernel.cut(c, 1).safe,
+            axis_kernel.log_sums(axis_kernel.cut(c, 1), l),
+        )
+    )
+    ramp = axis_kernel.largest_spread(dtype) * np.linspace(0, 1, 8)
     for share in (-0.1, -0.05, -0.02, 0, 0.02, 0.05, 0.1):
         log = (cost + share * ramp[None]).T
         safe, sums = run(np.asarray(cost, dtype), np.asarray(log, dtype))
@@ -62,11 +69,14 @@ def test_a_stage_in_both_of_its_forms(dtype):
 
     @jax.jit
     def ours(cost, log, v, u, factor):
-        tiles = stage.cut(cost, stage.number_of_tiles(cost.dtype))
-        s = stage.stage(tiles, log)
-        times = [stage.apply(s, v, f, p) for f, p in ((None, 1), (factor, 1))]
-        back = [stage.apply_transposed(s, u, f, p) for f, p in ((None, 2), (factor, 1))]
-        return tiles.safe, stage.log_sums(tiles, log), s.log_out, *times, *back
+        tiles = axis_kernel.cut(cost, axis_kernel.number_of_tiles(cost.dtype))
+        s = axis_kernel.stage(tiles, log)
+        times = [axis_kernel.apply(s, v, f, p) for f, p in ((None, 1), (factor, 1))]
+        back = [
+            axis_kernel.apply_transposed(s, u, f, p)
+            for f, p in ((None, 2), (factor, 1))
+        ]
+        return tiles.safe, axis_kernel.log_sums(tiles, log), s.log_out, *times, *back
 
     # All in tiles; all but squares; nothing.
     scales = (1e3, 2.3e3, 1e6) if dtype == np.float32 else (2e3, 5e3, 1e6)
@@ -160,7 +170,9 @@ def test_epsilon_so_small_that_exponentials_are_needed():
     """The same compiled program; the other form of the stages."""
     epsilon = 1e-6 * COST.max()
     ours = jaxsns.solve(PLANE, A, B, epsilon=epsilon, tolerance=1e-8)
-    tiles = stage.cut(PLANE.axes()[0] / epsilon, stage.number_of_tiles(PLANE.dtype))
+    tiles = axis_kernel.cut(
+        PLANE.axes()[0] / epsilon, axis_kernel.number_of_tiles(PLANE.dtype)
+    )
     assert not bool(tiles.safe[0])
     dense = jaxsns.solve(COST, A.ravel(), B.ravel(), epsilon=epsilon, tolerance=1e-8)
     assert bool(ours.converged)

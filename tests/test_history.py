@@ -15,17 +15,11 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns import (
-    NewtonOptions,
-    SinkhornOptions,
-    SNSOptions,
-    Status,
-    StepKind,
-    journal,
-    methods,
-)
-from jaxsns import execute as runner
-from jaxsns import progress as lines
+from jaxsns import NewtonOptions, SinkhornOptions, SNSOptions, Status, StepKind
+from jaxsns.recording import progress as lines
+from jaxsns.recording import recorder
+from jaxsns.solvers import dispatch as runner
+from jaxsns.solvers import registry
 
 R = np.random.default_rng(0)
 PLAIN = SinkhornOptions(tolerance=1e-10, overrelaxation=False)
@@ -121,8 +115,8 @@ def test_kinds_and_counts_are_those_of_the_steps(method, kinds):
 
 
 def test_share_of_kept_entries_is_that_of_the_union():
-    from jaxsns import sparse_system
     from jaxsns.geometry.kernel import DenseKernel
+    from jaxsns.hessian import sparse_system
 
     n, m = 40, 50
     matrix = R.random((n, m))
@@ -192,17 +186,17 @@ def test_lanes_have_histories_of_their_own():
 @pytest.mark.parametrize("plain", [False, True], ids=["in turn", "side by side"])
 def test_listeners_hear_each_step_of_each_lane_once(plain, monkeypatch):
     """Side by side a loop's body runs in lanes that have ended: nobody hears of it."""
-    monkeypatch.setattr(journal, "_due", lambda count, kind: count > 0)
+    monkeypatch.setattr(recorder, "_due", lambda count, kind: count > 0)
     costs, epsilons = _batch()
     heard = []
     listener = heard.append
     if plain:
-        watch = journal.Watch(True, listener)
-        options = methods.METHODS["auto"].options
+        watch = recorder.Watch(True, listener)
+        options = registry.METHODS["auto"].options
 
         def solve(cost, epsilon, lane):
             problem = jaxsns.make_problem(cost, epsilon=epsilon)
-            lane = journal.Lane(lane, jnp.asarray(3, jnp.int32))
+            lane = recorder.Lane(lane, jnp.asarray(3, jnp.int32))
             return runner._alone("newton", True, watch, problem, options, None, lane)
 
         out = jax.jit(jax.vmap(solve))(costs, epsilons, jnp.arange(3, dtype=jnp.int32))
@@ -223,22 +217,22 @@ def test_listeners_hear_each_step_of_each_lane_once(plain, monkeypatch):
 
 def test_listeners_hear_no_step_of_a_lane_that_waits(monkeypatch):
     """Side by side lanes begin with Newton at different steps, and wait for others."""
-    monkeypatch.setattr(journal, "_due", lambda count, kind: count > 0)
+    monkeypatch.setattr(recorder, "_due", lambda count, kind: count > 0)
     x, y = R.normal(size=(140, 10)), R.normal(size=(140, 10))
     cost = jnp.asarray(((x[:, None] - y[None]) ** 2).sum(-1))
     epsilons = jnp.max(cost) / jnp.asarray([4000.0, 40.0, 1000.0])
     heard = []
-    watch = journal.Watch(True, heard.append)
-    options = methods.METHODS["newton"].options
+    watch = recorder.Watch(True, heard.append)
+    options = registry.METHODS["newton"].options
 
     def solve(epsilon, lane):
         problem = jaxsns.make_problem(cost, epsilon=epsilon)
-        lane = journal.Lane(lane, jnp.asarray(3, jnp.int32))
+        lane = recorder.Lane(lane, jnp.asarray(3, jnp.int32))
         return runner._alone("newton", False, watch, problem, options, None, lane)
 
     out = jax.jit(jax.vmap(solve))(epsilons, jnp.arange(3, dtype=jnp.int32))
     jax.effects_barrier()
-    table = jaxsns.history.History(out.journal.table, out.journal.count)
+    table = jaxsns.History(out.journal.table, out.journal.count)
     products = [table.rows(lane)["products"][-1] for lane in range(3)]
     kinds = [table.rows(lane)["kind"] != jaxsns.StepKind.SWEEP for lane in range(3)]
     assert all(kind.any() for kind in kinds)
@@ -287,11 +281,11 @@ def test_watching_changes_neither_answers_nor_gradients():
 def test_nothing_is_called_and_nothing_recorded_when_off():
     text = str(jax.make_jaxpr(lambda c: jaxsns.solve(c, epsilon=0.1).f)(np.eye(4)))
     assert "callback" not in text
-    assert f"{journal.CAPACITY},{len(journal.COLUMNS)}" not in text
+    assert f"{recorder.CAPACITY},{len(recorder.COLUMNS)}" not in text
     history = lambda c: jaxsns.solve(c, epsilon=0.1, history=True).history.table
     text = str(jax.make_jaxpr(history)(np.eye(4)))
     assert "callback" not in text
-    assert f"{journal.CAPACITY},{len(journal.COLUMNS)}" in text
+    assert f"{recorder.CAPACITY},{len(recorder.COLUMNS)}" in text
 
 
 def test_an_exception_of_the_listener_ends_the_solve():

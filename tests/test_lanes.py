@@ -7,8 +7,9 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns import Status, batching
-from jaxsns.linear import lanes
+from jaxsns import Status
+from jaxsns.linear import lane_algebra
+from jaxsns.solvers.batched import vmap as batching
 
 R = np.random.default_rng(0)
 
@@ -20,16 +21,16 @@ def test_algebra_of_lanes(shape):
     matrix, v, u = R.random((n, m, 7)), R.random((m, 7)), R.random((n, 7))
     on = lambda f, *x: f(*(jnp.asarray(y) for y in x))
     expected = np.einsum("ijl,jl->il", matrix, v)
-    np.testing.assert_allclose(on(lanes.times, matrix, v), expected)
+    np.testing.assert_allclose(on(lane_algebra.times, matrix, v), expected)
     expected = np.einsum("ijl,il->jl", matrix, u)
-    np.testing.assert_allclose(on(lanes.transpose_times, matrix, u), expected)
+    np.testing.assert_allclose(on(lane_algebra.transpose_times, matrix, u), expected)
     gram = np.einsum("ijl,kjl->ikl", matrix, matrix)
-    np.testing.assert_allclose(on(lanes.gram, matrix), gram)
+    np.testing.assert_allclose(on(lane_algebra.gram, matrix), gram)
     definite = gram + np.eye(n)[:, :, None]
     expected = np.stack(
         [np.linalg.solve(definite[:, :, k], u[:, k]) for k in range(7)], axis=1
     )
-    got = on(lanes.solve_definite, definite, u)
+    got = on(lane_algebra.solve_definite, definite, u)
     np.testing.assert_allclose(got, expected, rtol=1e-10)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.solvers import direction, ways
+from jaxsns.solvers.newton import direction, ways
 
 N = 150
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsns import implicit, newton_system
 from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.hessian import schur as newton_system
+from jaxsns.implicit import potentials as implicit
 from jaxsns.linear import cholesky, ell, lapack
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import jaxsns
-from jaxsns import mixed_precision, newton_system
 from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.hessian import mixed_precision
+from jaxsns.hessian import schur as newton_system
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
 from jaxsns.numerics import largest_scaling
 

@@ -7,8 +7,8 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns.solvers import shared, side_by_side
-from jaxsns.solvers.momentum import best_rate
+from jaxsns.solvers.batched import joint_sinkhorn, side_by_side
+from jaxsns.solvers.sinkhorn.acceleration import best_rate
 
 R = np.random.default_rng(3)
 
@@ -92,16 +92,16 @@ def test_lanes_whose_kernel_may_have_lost_entries_are_judged_by_a_pass():
     a = _uniform(n)
     one = jnp.ones(8, jnp.float32)
     masses = jnp.full((8, n), 1 / n, jnp.float32)
-    pairs = shared.Pairs(
+    pairs = joint_sinkhorn.Pairs(
         masses, masses, 1e-3 * one, jnp.full(8, 900), jnp.ones(8, bool)
     )
     base = jnp.asarray(costs.min(2))
     top = jnp.max(base[:, :, None] - costs, axis=1)
     matrix = jnp.exp((base[:, :, None] - costs - top[:, None]) / epsilon)
     matrix = jnp.where(matrix < 1e-30, 0, matrix)
-    kernels = shared.Kernels(matrix, base, top, epsilon * one[:, None])
+    kernels = joint_sinkhorn.Kernels(matrix, base, top, epsilon * one[:, None])
     with jax.numpy_rank_promotion("allow"):
-        swept = shared.sweep(kernels, pairs, None, side_by_side.PATIENCE)
+        swept = joint_sinkhorn.sweep(kernels, pairs, None, side_by_side.PATIENCE)
     doubted = (np.asarray(swept.error) <= 1e-3) & ~np.asarray(swept.sure)
     assert np.any(doubted)
     batch = jax.vmap(lambda c: jaxsns.solve(c, epsilon=epsilon, tolerance=1e-3))(

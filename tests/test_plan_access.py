@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import chi2
 
 import jaxsns
-from jaxsns import plan_access
+from jaxsns.plans import entries as plan_access
 
 EPSILON = 0.3
 

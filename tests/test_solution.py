@@ -10,7 +10,7 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns import dual
+from jaxsns.problem import dual
 
 
 def _solved(name="uneven", **kw):

@@ -8,12 +8,15 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns import NewtonOptions, SinkhornOptions, SNSOptions, Status, marginal
-from jaxsns.solvers import continuation, iteration, newton, sinkhorn, sns
+from jaxsns import NewtonOptions, SinkhornOptions, SNSOptions, Status
+from jaxsns.problem import marginal
+from jaxsns.solvers import continuation, iteration, sns
+from jaxsns.solvers.newton import newton
+from jaxsns.solvers.sinkhorn import overrelaxed
 
 RUNS = {
-    "sinkhorn": (sinkhorn, SinkhornOptions(tolerance=1e-10)),
-    "plain": (sinkhorn, SinkhornOptions(1e-10, 400_000, overrelaxation=False)),
+    "sinkhorn": (overrelaxed, SinkhornOptions(tolerance=1e-10)),
+    "plain": (overrelaxed, SinkhornOptions(1e-10, 400_000, overrelaxation=False)),
     "newton": (newton, NewtonOptions(tolerance=1e-10)),
     "cg": (newton, NewtonOptions(tolerance=1e-10, linear_solver="cg")),
     "cholesky": (newton, NewtonOptions(tolerance=1e-10, linear_solver="cholesky")),
@@ -112,7 +115,7 @@ def test_plain_sinkhorn_iterates_match_a_numpy_loop():
     for sweeps in range(1, 5):
         # Semi-dual iterates: columns exact, then rows, then columns again.
         options = SinkhornOptions(0.0, sweeps, overrelaxation=False)
-        state = sinkhorn.run(problem, options, sinkhorn.init(problem))
+        state = overrelaxed.run(problem, options, overrelaxed.init(problem))
         expected = f
         for _ in range(sweeps):
             g = 0.3 * np.log(b) - 0.3 * np.log(
@@ -146,15 +149,15 @@ def test_omega_is_the_optimum_of_the_measured_contraction():
     rho = 0.99
     best = 2 / (1 + np.sqrt(1 - rho))
     one = jnp.asarray(1.0)
-    np.testing.assert_allclose(sinkhorn.best_omega(one, jnp.asarray(rho)), best)
+    np.testing.assert_allclose(overrelaxed.best_omega(one, jnp.asarray(rho)), best)
     omega = 1.5
     # Largest root lam of (lam + w - 1)^2 = w^2 rho lam.
     roots = np.roots([1, 2 * (omega - 1) - omega**2 * rho, (omega - 1) ** 2])
     lam = jnp.asarray(np.max(roots.real))
-    np.testing.assert_allclose(sinkhorn.best_omega(jnp.asarray(omega), lam), best)
+    np.testing.assert_allclose(overrelaxed.best_omega(jnp.asarray(omega), lam), best)
     # A decay at the limit w - 1 tells nothing: the factor is kept.
     np.testing.assert_allclose(
-        sinkhorn.best_omega(jnp.asarray(1.9), jnp.asarray(0.9)), 1.9
+        overrelaxed.best_omega(jnp.asarray(1.9), jnp.asarray(0.9)), 1.9
     )
 
 
@@ -163,10 +166,10 @@ def test_unsafe_relaxation_is_replaced_by_the_plain_step():
     sums = jnp.asarray([1e-8, 1.0])
     target = marginal.target(masses, None, masses, jnp.asarray(1.0))
     zero, omega = jnp.zeros(2), jnp.asarray(1.95)
-    step, gain = sinkhorn.relaxed(target, zero, sums, omega)
+    step, gain = overrelaxed.relaxed(target, zero, sums, omega)
     np.testing.assert_allclose(step, np.log(np.asarray(masses / sums)))
     assert float(gain) > 0
-    step, _ = sinkhorn.relaxed(target, zero, masses * 1.01, omega)
+    step, _ = overrelaxed.relaxed(target, zero, masses * 1.01, omega)
     np.testing.assert_allclose(step, 1.95 * np.log(1 / 1.01) * np.ones(2))
 
 
@@ -372,7 +375,9 @@ def test_a_bad_start_does_no_harm(scale):
 def test_extreme_potentials_are_absorbed_without_overflow():
     cost, a, b = problems.uneven()
     problem = jaxsns.make_problem(cost * 1e6, a, b, epsilon=1e-2).dense()
-    state = sinkhorn.update(problem, SinkhornOptions(1e-9, 50), sinkhorn.init(problem))
+    state = overrelaxed.update(
+        problem, SinkhornOptions(1e-9, 50), overrelaxed.init(problem)
+    )
     assert np.all(np.isfinite(state.f))
     assert not np.isnan(state.error)
 

@@ -10,9 +10,11 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns import NewtonOptions, newton_system, sparse_system
+from jaxsns import NewtonOptions
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.solvers import direction, sparse_direction, ways
+from jaxsns.hessian import schur as newton_system
+from jaxsns.hessian import sparse_system
+from jaxsns.solvers.newton import direction, sparse_direction, ways
 
 R = np.random.default_rng(0)
 

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsns import mixed_precision, newton_system
 from jaxsns.geometry.kernel import DenseKernel
+from jaxsns.hessian import mixed_precision
+from jaxsns.hessian import schur as newton_system
 
 N = 200
 

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 import jaxsns
-from jaxsns import Status, clusters, near_kernel, streaming
-from jaxsns.arrangement import arrange
+from jaxsns import Status
 from jaxsns.geometry import memory
 from jaxsns.geometry.streamed import Streamed
 from jaxsns.geometry.top_k import top_k
 from jaxsns.linear import anderson
-from jaxsns.look import look
+from jaxsns.solvers.streamed import driver
+from jaxsns.streaming import clusters, plan_model
+from jaxsns.streaming.arrangement import arrange
+from jaxsns.streaming.passes import look
 from tests import references
 
 R = np.random.default_rng(0)
@@ -152,8 +154,8 @@ def test_model_has_the_sums_of_the_plan_and_is_the_plan_where_lists_are_whole():
     np.testing.assert_allclose(np.sum(seen.flow), 1, rtol=1e-12)
     for k in (4, min(n, m)):
         e = problem.epsilon
-        pattern = near_kernel.find_pattern(inner.geometry, f, seen.g, e, k)
-        kernel = near_kernel.build(
+        pattern = plan_model.find_pattern(inner.geometry, f, seen.g, e, k)
+        kernel = plan_model.build(
             inner.geometry, f, seen.g, e, pattern,
             seen.rows, seen.columns, seen.flow, shapes,
         )  # fmt: skip
@@ -317,7 +319,7 @@ def test_statuses():
 
 def test_a_path_in_epsilon_and_limits_of_steps_on_it(monkeypatch):
     # As if clusters were wider: three larger epsilons come first.
-    monkeypatch.setattr(streaming, "WIDTH", 5.0)
+    monkeypatch.setattr(driver, "WIDTH", 5.0)
     cloud = _cloud(streamed=True, block=49)
     a, b = _masses(N), _masses(M)
     whole = jaxsns.solve(cloud, a, b, epsilon=0.02, tolerance=1e-11)
@@ -450,7 +452,7 @@ def test_nothing_of_the_size_of_the_costs_is_formed(kind):
     )
     # Lists of largest entries that are compared with each other are the largest.
     largest = max(_sizes(jaxpr.jaxpr))
-    assert largest <= near_kernel.COMPARED * near_kernel.KEPT**2 < n * n / 4
+    assert largest <= plan_model.COMPARED * plan_model.KEPT**2 < n * n / 4
 
 
 def test_the_shape_and_the_memory_choose(monkeypatch):

@@ -45,13 +45,13 @@ def test_one_trace_for_all_numbers(method):
     ],
 )
 def test_eager_calls_and_options_share_one_program(make):
-    from jaxsns import execute
+    from jaxsns.solvers import dispatch
 
     jaxsns.solve(COST, epsilon=0.1, method=make(1))
-    before = execute.execute._cache_size()
+    before = dispatch.execute._cache_size()
     for k in (2, 3, 4):
         jaxsns.solve(COST, epsilon=0.1 / k, method=make(k))
-    assert execute.execute._cache_size() == before
+    assert dispatch.execute._cache_size() == before
 
 
 def test_point_cloud_with_pnorm_is_traced_once():

@@ -7,7 +7,7 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns.solvers import trials
+from jaxsns.solvers.newton import line_search
 
 
 def searched(gain, start=1.0, most=np.inf):
@@ -21,13 +21,13 @@ def searched(gain, start=1.0, most=np.inf):
         return length, value, jnp.where(jnp.isfinite(value), value / promised, -1)
 
     with jax.disable_jit():
-        found = trials.search(attempt, lambda x: x <= most, jnp.asarray(start))
+        found = line_search.search(attempt, lambda x: x <= most, jnp.asarray(start))
     return found, [float(x) for x in tried]
 
 
 def test_the_ratio_of_gain_and_promise():
     rho = lambda *x, before=1.0, after=0.1: float(
-        trials.ratio(*map(jnp.asarray, x), (jnp.asarray(before), after), 1e-3)
+        line_search.ratio(*map(jnp.asarray, x), (jnp.asarray(before), after), 1e-3)
     )
     assert rho(3.0, 2.0, 0.1) == 1.5
     assert rho(-3.0, 2.0, 0.1) == -1.5
@@ -51,7 +51,7 @@ def test_shorter_until_it_gains():
     found, tried = searched(lambda x: x * (0.2 - x))
     np.testing.assert_allclose(tried, [1, 0.4, 0.16, 0.064])
     assert found.point == tried[-1]
-    assert found.rho >= trials.WEAK
+    assert found.rho >= line_search.WEAK
 
 
 def test_longer_while_it_gains_more():
@@ -60,7 +60,7 @@ def test_longer_while_it_gains_more():
     found, tried = searched(lambda x: (-x + np.exp(5.0) * (1 - np.exp(-x))) / scale)
     assert tried == [1, 2, 4, 8]
     assert found.point == 4
-    assert found.rho > trials.SHORT  # of the first: the model was good there
+    assert found.rho > line_search.SHORT  # of the first: the model was good there
     assert found.gain > 0.9
 
 
@@ -76,9 +76,9 @@ def test_not_longer_than_there_is_room():
 
 def test_six_trials_at_most():
     found, tried = searched(lambda x: -x)
-    assert len(tried) == trials.TRIALS
-    assert found.rho < trials.WEAK
-    assert len(searched(lambda x: 3 * x)[1]) == trials.TRIALS
+    assert len(tried) == line_search.TRIALS
+    assert found.rho < line_search.WEAK
+    assert len(searched(lambda x: 3 * x)[1]) == line_search.TRIALS
 
 
 @pytest.mark.parametrize(("d", "seed"), [(2, 1), (10, 0)])
@@ -89,7 +89,7 @@ def test_longer_steps_save_some(d, seed, monkeypatch):
     epsilon = cost.max() / 200
     run = lambda: jaxsns.solve(cost, epsilon=epsilon, tolerance=1e-11)
     s = run()
-    monkeypatch.setattr(trials, "SHORT", np.inf)
+    monkeypatch.setattr(line_search, "SHORT", np.inf)
     jax.clear_caches()
     never = run()
     jax.clear_caches()

@@ -10,8 +10,8 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns import dual, kernel_verdict
 from jaxsns.numerics import lost_mass
+from jaxsns.problem import dual, kernel_verdict
 
 R = np.random.default_rng(0)
 

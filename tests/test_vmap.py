@@ -7,8 +7,9 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns import Status, batching
-from jaxsns.solvers import side_by_side
+from jaxsns import Status
+from jaxsns.solvers.batched import side_by_side
+from jaxsns.solvers.batched import vmap as batching
 
 METHODS = ["auto", "newton", "sinkhorn", "sns"]
 R = np.random.default_rng(0)

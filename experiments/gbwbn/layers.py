@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import gaussian
-from jaxsns.linear.matrix_root import in_basis, spectrum, sqrtm, symmetric_part
+from jaxsns.gaussian.matrix_sqrt import in_basis, spectrum, sqrtm, symmetric_part
 
 MOMENTUM = 0.1
 SMALL = 1e-5

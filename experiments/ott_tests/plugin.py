@@ -34,9 +34,9 @@ def pytest_collection_modifyitems(config, items):
 def pytest_configure(config):
     """Put our solver in place of OTT's, for the whole session."""
     if os.environ["OTT_TESTS_SOLVER"] == "jaxsns":
-        import jaxsns.ott
+        from jaxsns import ott
 
-        replaced = jaxsns.ott.in_place_of_sinkhorn()
+        replaced = ott.in_place_of_sinkhorn()
         replaced.__enter__()
         config.add_cleanup(lambda: replaced.__exit__(None, None, None))
 

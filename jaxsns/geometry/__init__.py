@@ -1,9 +1,11 @@
 """What a cost is: the only floor that knows where costs come from."""
 
-from jaxsns.geometry.dense import Dense as Dense
-from jaxsns.geometry.flipped import Flipped as Flipped
-from jaxsns.geometry.grid import Grid as Grid
-from jaxsns.geometry.point_cloud import PointCloud as PointCloud
-from jaxsns.geometry.streamed import Streamed as Streamed
+from jaxsns.geometry.dense import Dense
+from jaxsns.geometry.grid import Grid
+from jaxsns.geometry.point_cloud import PointCloud
+from jaxsns.geometry.streamed import Streamed
+from jaxsns.geometry.transposed import Flipped
 
 Geometry = Dense | PointCloud | Streamed | Flipped | Grid
+
+__all__ = ["Dense", "Flipped", "Geometry", "Grid", "PointCloud", "Streamed"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry import columns
+from jaxsns.geometry import column_maxima
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.numerics import (
     excess,
@@ -150,7 +150,7 @@ class Dense:
         occur, whatever f and epsilon are. One maximum and one exponential pass.
         """
         reduced = lambda cost, f: f[:, None] - permitted_costs(cost)
-        top = columns.maxima(reduced, self._held(f), f)
+        top = column_maxima.maxima(reduced, self._held(f), f)
         shifted = f[:, None] - self._read_with(f) - top[None, :]
         matrix = jnp.exp(shifted / epsilon)
         small = smallest_kept(matrix.dtype)

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsns.geometry import costs, grid_kernel, stage
+from jaxsns.geometry import axis_kernel, costs, separable_kernel
 from jaxsns.geometry.dense import Dense
-from jaxsns.geometry.grid_kernel import GridKernel
+from jaxsns.geometry.separable_kernel import GridKernel
 from jaxsns.numerics import far_below
 
 Arrays = tuple[jax.Array, ...]
@@ -149,7 +149,7 @@ class Grid:
     def _tiles(self) -> int:
         p = self.cost
         kinked = p == "l1" if isinstance(p, str) else p < 2
-        return self.tiles or stage.number_of_tiles(self.dtype, kinked)
+        return self.tiles or axis_kernel.number_of_tiles(self.dtype, kinked)
 
     def dense(self) -> Dense:
         """Form the cost matrix: O(n m) time and memory, for small grids."""
@@ -186,12 +186,14 @@ class Grid:
     def _cut(self, epsilon: jax.Array, axis: int):
         """Of sums over rows (axis=0) or columns, the last axis of the grid first."""
         oriented = [c.T if axis == 0 else c for c in self.axes()]
-        return tuple(stage.cut(c / epsilon, self._tiles) for c in reversed(oriented))
+        return tuple(
+            axis_kernel.cut(c / epsilon, self._tiles) for c in reversed(oriented)
+        )
 
     def softmin(self, potential: jax.Array, epsilon: jax.Array, axis: int):
         """Soft minimum of cost minus potential along an axis; see `Dense.softmin`."""
         log = _bounded(potential) / epsilon
-        return -epsilon * grid_kernel.log_sums(self._cut(epsilon, axis), log)
+        return -epsilon * separable_kernel.log_sums(self._cut(epsilon, axis), log)
 
     def marginals(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """([n], [m]) row and column sums of exp((f_i + g_j - C_ij) / epsilon)."""
@@ -204,7 +206,7 @@ class Grid:
         Returns K = exp((f_i - C_ij - top_j) / epsilon) as stages, and top [m].
         """
         tiles = self._cut(epsilon, axis=0)
-        kernel, log = grid_kernel.absorb(tiles, _bounded(f) / epsilon)
+        kernel, log = separable_kernel.absorb(tiles, _bounded(f) / epsilon)
         return kernel, epsilon * log
 
     def plan_kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):

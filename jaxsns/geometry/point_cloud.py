@@ -9,9 +9,9 @@ import numpy as np
 
 from jaxsns.geometry import costs, memory
 from jaxsns.geometry.dense import Dense
-from jaxsns.geometry.flipped import Flipped
 from jaxsns.geometry.sharding import Mesh
 from jaxsns.geometry.streamed import Streamed
+from jaxsns.geometry.transposed import Flipped
 
 
 @functools.partial(

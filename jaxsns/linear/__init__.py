@@ -1,1 +1,3 @@
 """Linear solves that know nothing of transport."""
+
+__all__: list[str] = []

@@ -5,9 +5,8 @@ draws on the matplotlib axes `ax`, or on new ones if None, and returns them; fig
 are shown and saved by the caller. All work outside `jit` only.
 """
 
-from jaxsns.plot.curves import batch as batch
-from jaxsns.plot.curves import marginals as marginals
-from jaxsns.plot.curves import potentials as potentials
-from jaxsns.plot.plans import lines as lines
-from jaxsns.plot.plans import plan as plan
-from jaxsns.plot.steps import convergence as convergence
+from jaxsns.plot.curves import batch, marginals, potentials
+from jaxsns.plot.plans import lines, plan
+from jaxsns.plot.steps import convergence
+
+__all__ = ["batch", "convergence", "lines", "marginals", "plan", "potentials"]

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxsns.arguments import as_axis
 from jaxsns.partial import PartialSolution
-from jaxsns.plot.canvas import axes, concrete, one_problem
+from jaxsns.plot.axes import axes, concrete, one_problem
+from jaxsns.problem.arguments import as_axis
 from jaxsns.solution import Solution
 from jaxsns.status import Status
 

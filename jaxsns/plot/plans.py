@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxsns.geometry import PointCloud
 from jaxsns.partial import PartialSolution
-from jaxsns.plot.canvas import as_plan, axes, concrete, matplotlib_
+from jaxsns.plot.axes import as_plan, axes, concrete, matplotlib_
 from jaxsns.solution import Solution
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsns.history import History, StepKind
-from jaxsns.plot.canvas import axes, concrete
+from jaxsns.plot.axes import axes, concrete
+from jaxsns.recording.history import History, StepKind
 from jaxsns.solution import Solution
 
 AGAINST = {

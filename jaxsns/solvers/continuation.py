@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual
-from jaxsns.geometry import Grid, columns, grid_statistics
+from jaxsns.geometry import Grid, column_maxima, grid_statistics
 from jaxsns.numerics import is_forbidden, permitted_costs
-from jaxsns.problem import Problem
+from jaxsns.problem import dual
+from jaxsns.problem.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import as_status, is_answer
-from jaxsns.solvers.newton import NewtonOptions
+from jaxsns.solvers.newton.newton import NewtonOptions
 from jaxsns.status import Status, code
 
 FACTOR = 4.0  # by which epsilon falls from level to level, at most
@@ -52,7 +52,7 @@ def spread(problem: Problem) -> jax.Array:
         counts = (a > 0)[:, None] & ~is_forbidden(cost)
         return tuple(jnp.where(counts, x, -jnp.inf) for x in (cost, -cost))
 
-    most = columns.maxima(both, problem.geometry.dense().cost, problem.a)
+    most = column_maxima.maxima(both, problem.geometry.dense().cost, problem.a)
     high, minus_low = (jnp.max(jnp.where(problem.b > 0, x, -jnp.inf)) for x in most)
     return high + minus_low
 

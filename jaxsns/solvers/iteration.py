@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual, kernel_verdict
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.problem import Problem
+from jaxsns.problem import dual, kernel_verdict
+from jaxsns.problem.problem import Problem
 from jaxsns.status import Status, code
 
 NEGLIGIBLE = 0.04  # of the tolerance: what a kernel may miss, if below it

@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import dual, journal
-from jaxsns.history import StepKind
-from jaxsns.journal import Journal
+from jaxsns.hessian.schur import inverse_root
 from jaxsns.linear import ell
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
-from jaxsns.newton_system import inverse_root
 from jaxsns.numerics import far_below, unit_roundoff
-from jaxsns.problem import Problem, log_masses
+from jaxsns.problem import dual
+from jaxsns.problem.problem import Problem, log_masses
+from jaxsns.recording import recorder
+from jaxsns.recording.history import StepKind
+from jaxsns.recording.recorder import Journal
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code
@@ -195,8 +196,8 @@ def update(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
     kind = jnp.where(swept, StepKind.SWEEP, StepKind.SPARSE).astype(jnp.int32)
     n, m = problem.shape
     kept = min(options.kept * (n + m) / (n * m), 1.0)  # at most: lists may overlap
-    noted = journal.note(
-        journal.at(state.journal, problem.epsilon, state.status),
+    noted = recorder.note(
+        recorder.at(state.journal, problem.epsilon, state.status),
         error,
         kind=kind,
         kept=jnp.where(swept, 1, kept),

@@ -1,0 +1,3 @@
+"""Barycentres of measures: on a fixed support and with a free one."""
+
+__all__: list[str] = []

@@ -1,0 +1,278 @@
+"""`diagnose`: what is wrong with a problem or a solution, in words, and what to do."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsns.diagnostics import symptoms
+from jaxsns.diagnostics.symptoms import Numbers
+from jaxsns.geometry import PointCloud
+from jaxsns.losses.divergence import Divergence
+from jaxsns.numerics import default_tolerance
+from jaxsns.partial import PartialSolution
+from jaxsns.problem import checks
+from jaxsns.problem.inputs import make_problem
+from jaxsns.problem.problem import Problem
+from jaxsns.solution import Solution
+from jaxsns.status import Status, describe
+
+LARGEST_SEEN = 1 << 24  # pairs of a cloud; of a larger one only some rows
+
+# Every answer there is, with its cure; docs/statuses.md lists the same names.
+CURES = {
+    "cost not finite": "look at how the costs are computed; +inf alone is allowed in "
+    "a matrix, and forbids a pair",
+    "epsilon not positive": "give an epsilon > 0; with relative_to= or epsilon=None it "
+    "is a multiple of a scale of the costs, which is 0 if they are all equal",
+    "tolerance not positive": "give a tolerance > 0, or None for the default",
+    "bad mass": "masses must be >= 0; with solve_partial look at share, which must be "
+    "in (0, 1]",
+    "no mass": "give every side some mass; in a batch leave empty lanes out, or mask "
+    "their results",
+    "rho not positive": "give a rho > 0, or None for equality",
+    "masses differ": "normalise both (a / a.sum()), or allow the difference: rho_a, "
+    "rho_b or solve_partial",
+    "infeasible": "permit more pairs, or give one side a penalty (rho_a or rho_b) in "
+    "place of equality",
+    "constant cost": "look at the costs: every plan is as good as any other",
+    "epsilon too large": "if you want a plan that differs from the product, lower "
+    "epsilon, e.g. relative_to='std' and epsilon=0.05",
+    "epsilon very small": "raise epsilon, or divide the costs by their scale "
+    "(scale_cost='mean'); for the unregularised optimum round the plan instead "
+    "(round_to_feasible, round_to_permutation)",
+    "costs far from zero": "subtract the smallest cost",
+    "epsilon too small for the dtype": "use float64 (jax_enable_x64), raise epsilon, "
+    "or raise tolerance above that error",
+    "ill-conditioned potentials": "use the plan, value or barycentric projection, "
+    "which do not see the constants; for derivatives of f and g raise epsilon or use "
+    "float64",
+    "hardly any mass is moved": "raise rho to about the costs that mass shall travel",
+    "step limit": "raise max_steps or tolerance; if you chose 'sinkhorn' or 'sns', "
+    "use 'auto', which follows a path in epsilon",
+    "stalled": "raise tolerance or epsilon, use float64; with method 'sns' use 'auto'",
+    "overflow": "the values given are finite: look at init, and at derivatives "
+    "of what made them",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+      name: which, one of those of docs/statuses.md.
+      what: what was seen, with numbers.
+      cure: what to do about it.
+    """
+
+    name: str
+    what: str
+    cure: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found; print it.
+
+    Attributes:
+      head: what was looked at, and its status.
+      findings: causes first; empty if nothing is wrong.
+    """
+
+    head: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the findings."""
+        return tuple(x.name for x in self.findings)
+
+    def __str__(self) -> str:
+        """Say it on a few lines."""
+        if not self.findings:
+            return f"{self.head}\n  nothing wrong was found"
+        lines = [f"  {x.name}: {x.what}\n    -> {x.cure}" for x in self.findings]
+        return "\n".join([self.head, *lines])
+
+    __repr__ = __str__
+
+
+def _host(x: Any) -> np.ndarray:
+    return np.asarray(x, np.float64)
+
+
+def _costs(problem: Problem) -> tuple[np.ndarray, slice]:
+    """Costs of all rows, or of evenly spaced ones of a large cloud; and which."""
+    geometry, rows = problem.geometry, slice(None)
+    n, m = problem.shape
+    if isinstance(geometry, PointCloud) and n * m > LARGEST_SEEN:
+        rows = slice(0, n, -(-n * m // LARGEST_SEEN))
+        geometry = dataclasses.replace(geometry, x=geometry.x[rows])
+    return _host(geometry.dense().cost), rows
+
+
+def _numbers(problem: Problem, tolerance: Any) -> tuple[Numbers, slice]:
+    """The problem on the host, all of it but perhaps rows of the costs."""
+    if tolerance is None:
+        tolerance = default_tolerance(problem.dtype)
+    cost, rows = _costs(problem)
+    numbers = Numbers(
+        {name: _host(x) for name, x in problem.geometry.arrays.items()},
+        cost,
+        _host(problem.a),
+        _host(problem.b),
+        float(problem.epsilon),
+        None if problem.rho_a is None else _host(problem.rho_a),
+        None if problem.rho_b is None else _host(problem.rho_b),
+        problem.dtype,
+        float(tolerance),
+    )
+    return numbers, rows
+
+
+def _some(x: Numbers, rows: slice) -> Numbers:
+    """Only the rows whose costs are known."""
+    one = lambda v: None if v is None else v[rows]
+    return x._replace(a=x.a[rows], f=one(x.f), rho_a=one(x.rho_a))
+
+
+def _of_problem(problem: Problem, x: Numbers, rows: slice) -> list[tuple[str, str]]:
+    """What is wrong before anything is solved."""
+    out = list(symptoms.bad_values(x))
+    if out:
+        return out
+    agree = bool(checks.totals_agree(problem, np))
+    out += symptoms.unequal_totals(x, agree)
+    some = _some(x, rows)
+    blocked = list(symptoms.no_plan(some)) if rows == slice(None) else []
+    out += blocked
+    if some.used.size and not blocked:
+        out += symptoms.cost_scale(some)
+        out += symptoms.precision(some)
+    return out
+
+
+def _of_solution(
+    solution: Solution, x: Numbers, whole: bool, innocent: bool
+) -> symptoms.Found:
+    """What a solve adds: conditions of its plan, and how it ended."""
+    plan = symptoms.plan_of(x) if whole else None  # None too if f and g are NaN
+    error = float(solution.error)
+    gap = None
+    if plan is not None:
+        # Far from the solution its plan says nothing of the conditions there.
+        found = symptoms.spectral_gap(plan) if error < 0.1 else None
+        if found is not None:
+            gap = found[0]
+            yield from symptoms.condition(x, *found)
+        yield from symptoms.little_mass(x, plan)
+    status = Status(int(solution.status))
+    if status == Status.MAX_STEPS:
+        words = (
+            f"{int(solution.counts.sweeps)} sweeps and "
+            f"{int(solution.counts.newton_steps)} Newton steps by method "
+            f"'{solution.method}' left an error of {error:.1e}"
+        )
+        if gap is not None and solution.method in ("sinkhorn", "fixed"):
+            words += f"; plain sweeps need about {max(2.3 / gap, 1):.0f} a digit there"
+        yield "step limit", words
+    elif status == Status.STALLED:
+        floor = symptoms.rounding_error(x)
+        yield (
+            "stalled",
+            f"the error stands at {error:.1e}; rounding explains about {floor:.0e}",
+        )
+    elif status == Status.NONFINITE and innocent:
+        yield "overflow", "a number became NaN or infinite on the way"
+
+
+def _lane(solution: Solution) -> tuple[Solution, str]:
+    """Pick the first lane that failed, or that of the largest error; and name it."""
+    lanes = solution.f.shape[:-1]
+    if not lanes:
+        return solution, ""
+    status, error = np.asarray(solution.status), np.asarray(solution.error)
+    failed = np.argwhere(status != Status.CONVERGED)
+    worst = np.unravel_index(np.argmax(error), lanes)
+    index = tuple(int(i) for i in (failed[0] if len(failed) else worst))
+    words = f"lane {index} of {lanes} ({len(failed)} failed): "
+    return jax.tree.map(lambda x: x[index], solution), words
+
+
+def diagnose(
+    subject: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    tolerance: Any = None,
+    relative_to: str | None = None,
+    scale_cost: str | None = None,
+    **numbers: Any,
+) -> Diagnosis:
+    """Say what is wrong with a problem or a solution, and what to do about it.
+
+    Args:
+      subject: a `Solution`, `PartialSolution` or `Divergence`, with lanes or without
+        (then of the first lane that failed, else of the one of the largest error); a
+        `Problem`; or costs and what else `solve` takes, bad values allowed. A
+        solution can tell more than a problem.
+      a: [n] masses, with costs only.
+      b: [m] masses, with costs only.
+      tolerance: [] the one that was or will be asked for; None: the default.
+      relative_to: as in `solve`, with costs only.
+      scale_cost: as in `solve`, with costs only.
+      **numbers: epsilon, rho_a, rho_b as in `solve`, with costs only.
+
+    Returns:
+      The `Diagnosis`: print it. Its findings are listed in docs/statuses.md, with the
+      cause first. An empty one means that nothing was found, not that all is well:
+      look at `solution.converged`.
+
+    Raises:
+      TypeError: under `jit`, where there are no numbers to look at; masses or numbers
+        beside a problem or a solution. As `solve` for wrong types and shapes.
+
+    Cost: a few passes on the host in float64, O(n m) memory; of a cloud with more than
+      2^24 pairs only evenly spaced rows are looked at, and no plan. Singular values of
+      a solution's plan, O(n m min(n, m)) time, up to 2048 rows.
+    """
+    known = isinstance(subject, Problem | Solution | PartialSolution | Divergence)
+    beside = [x for x in (a, b, relative_to, scale_cost) if x is not None]
+    if known and (beside or numbers):
+        raise TypeError(
+            f"a {type(subject).__name__} has its own masses, epsilon and scale already"
+        )
+    if isinstance(subject, Divergence):
+        parts = [diagnose(getattr(subject, k), tolerance=tolerance)
+                 for k in ("ab", "aa", "bb")]  # fmt: skip
+        head = "\n".join(
+            f"{k}: {x.head}" for k, x in zip(("ab", "aa", "bb"), parts, strict=True)
+        )
+        return Diagnosis(head, sum((x.findings for x in parts), ()))
+    if isinstance(subject, PartialSolution):
+        subject = subject.extended
+    if not known:
+        # Under jit bad values do not raise, and here they are what is looked for.
+        make = functools.partial(
+            make_problem, relative_to=relative_to, scale_cost=scale_cost
+        )
+        subject = jax.jit(make)(subject, a, b, **numbers)
+    if checks.is_traced(*jax.tree.leaves(subject)):
+        raise TypeError("diagnose works outside jit only: it looks at the numbers")
+    if isinstance(subject, Problem):
+        out = _of_problem(subject, *_numbers(subject, tolerance))
+        head = f"Problem({subject.shape[0]} x {subject.shape[1]}, {subject.dtype})"
+    else:
+        solution, words = _lane(subject)
+        x, rows = _numbers(solution.problem, tolerance)
+        x = x._replace(
+            f=_host(solution.f), g=_host(solution.g), error=float(solution.error)
+        )
+        out = _of_problem(solution.problem, x, rows)
+        if not any(name == "infeasible" for name, _ in out):
+            out += _of_solution(solution, _some(x, rows), rows == slice(None), not out)
+        head = words + describe(int(solution.status))
+    return Diagnosis(head, tuple(Finding(n, w, CURES[n]) for n, w in out))

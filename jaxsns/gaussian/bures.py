@@ -1,0 +1,198 @@
+"""Transport between Gaussians: the Bures-Wasserstein geometry of covariances.
+
+Everything here is a closed form but `barycentre`. It takes one matrix at a time; use
+`jax.vmap` for batches. Only symmetric parts count, so gradients with respect to
+covariances are symmetric. All functions can be differentiated to any order, in both
+modes, also at equal matrices, equal eigenvalues and tiny ones: no eigenvector is
+differentiated and no eigenvalue subtracted. Eigenvalues below d times the roundoff of
+the largest count as zero; where a derivative would be infinite there, it is zero.
+
+`metric` is a symmetric positive definite M [d, d], None for the identity: lengths of
+vectors are (x^T M^-1 x)^1/2, and every formula is applied to M^-1/2 A M^-1/2 (the
+generalised Bures-Wasserstein metric).
+
+Bad shapes and types raise. Covariances must be finite, symmetric and positive
+semidefinite up to 64 d roundoffs: concrete ones that are not raise ValueError, traced
+ones make the result NaN. The check of a traced matrix is one
+eigendecomposition.
+
+Sources: Bhatia, Jain and Lim, Expositiones Mathematicae 37 (2019); Han et al.,
+"Learning with symmetric positive definite matrices via generalized Bures-Wasserstein
+geometry" (2021); the formulas as used by arXiv 2504.00660.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns.gaussian import covariances, matrix_sqrt, riccati
+from jaxsns.gaussian.matrix_sqrt import symmetric_part
+from jaxsns.numerics import matmul
+
+
+@jax.jit
+def _bures(a: jax.Array, b: jax.Array, metric: jax.Array | None) -> jax.Array:
+    _, a, b = covariances.whiten(metric, a, b)
+    return riccati.squared_distance(a, b, riccati.align(a, b))
+
+
+def bures(cov_a: Any, cov_b: Any, *, metric: Any = None) -> jax.Array:
+    """[] squared Bures distance, tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2.
+
+    Args:
+      cov_a: [d, d] covariance A.
+      cov_b: [d, d] covariance B.
+      metric: [d, d] or None, see the module.
+
+    Computed as a sum of squares: never negative, and no digits are lost when A and B
+    are close. Its gradient in A is I - T, T the `optimal_map`; zero at A = B.
+    Raises, NaN: see the module. Cost: O(d^3), two eigendecompositions and one
+    singular value decomposition, none more for derivatives.
+    """
+    a, b, metric = covariances.enter(cov_a=cov_a, cov_b=cov_b, metric=metric)
+    return _bures(a, b, metric)
+
+
+def squared_distance(
+    mean_a: Any,
+    cov_a: Any,
+    mean_b: Any,
+    cov_b: Any,
+    *,
+    metric: Any = None,
+) -> jax.Array:
+    """[] squared 2-Wasserstein distance of the Gaussians N(mean_a, A), N(mean_b, B).
+
+    Args:
+      mean_a: [d], unit u.
+      cov_a: [d, d], unit u^2.
+      mean_b: [d].
+      cov_b: [d, d].
+      metric: [d, d] or None, see the module.
+
+    Raises, NaN, cost: as for `bures`. Source: Dowson and Landau (1982).
+    """
+    mean_a, a, mean_b, b, metric = covariances.enter(
+        mean_a=mean_a, cov_a=cov_a, mean_b=mean_b, cov_b=cov_b, metric=metric
+    )
+    factor, *_ = covariances.whiten(metric)
+    shift = covariances.divide(factor, (mean_a - mean_b)[:, None])
+    return jnp.sum(shift**2) + _bures(a, b, metric)
+
+
+@jax.jit
+def _optimal_map(a: jax.Array, b: jax.Array, metric: jax.Array | None) -> jax.Array:
+    factor, a, b = covariances.whiten(metric, a, b)
+    matrix = riccati.solution(a, b, riccati.align(a, b))
+    if factor is None:
+        return symmetric_part(matrix)
+    rows = matmul(factor, matrix).T  # L T L^-1, by a solve with L^T
+    return jax.scipy.linalg.solve_triangular(factor, rows, trans=1, lower=True).T
+
+
+def optimal_map(cov_a: Any, cov_b: Any, *, metric: Any = None) -> jax.Array:
+    """[d, d] matrix T of the optimal (Monge) map x -> T x of N(0, A) to N(0, B).
+
+    Args:
+      cov_a: [d, d] covariance A.
+      cov_b: [d, d] covariance B.
+      metric: [d, d] or None, see the module.
+
+    T A T^T = B. Symmetric if there is no metric; in a metric it is symmetric in that
+    inner product. Where A has no variance the map is not determined, and T is zero
+    there; if B has some, T A T^T = B cannot hold. T has a relative error of about
+    the roundoff times the condition of A. Raises, NaN, cost: as for `bures`.
+    """
+    a, b, metric = covariances.enter(cov_a=cov_a, cov_b=cov_b, metric=metric)
+    return _optimal_map(a, b, metric)
+
+
+def affine_map(
+    mean_a: Any,
+    cov_a: Any,
+    mean_b: Any,
+    cov_b: Any,
+    *,
+    metric: Any = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Matrix T [d, d] and offset c [d] of the optimal map x -> T x + c.
+
+    It takes N(mean_a, A) to N(mean_b, B). Arguments, failures and cost: as for
+    `squared_distance` and `optimal_map`.
+    """
+    mean_a, a, mean_b, b, metric = covariances.enter(
+        mean_a=mean_a, cov_a=cov_a, mean_b=mean_b, cov_b=cov_b, metric=metric
+    )
+    matrix = _optimal_map(a, b, metric)
+    return matrix, mean_b - matmul(matrix, mean_a)
+
+
+@jax.jit
+def _logarithm(base: jax.Array, cov: jax.Array, metric: jax.Array | None) -> jax.Array:
+    factor, a, b = covariances.whiten(metric, base, cov)
+    matrix = riccati.solution(a, b, riccati.align(a, b))
+    half = matmul(a, matrix) - a
+    return covariances.colour(factor, half + half.T)
+
+
+def logarithm(base: Any, cov: Any, *, metric: Any = None) -> jax.Array:
+    """[d, d] tangent at `base` of the geodesic that reaches `cov` at t = 1.
+
+    Args:
+      base: [d, d] covariance G, positive definite.
+      cov: [d, d] covariance X.
+      metric: [d, d] or None, see the module.
+
+    (G X)^1/2 + (X G)^1/2 - 2 G = G T + T G - 2 G with the `optimal_map` T.
+    Raises, NaN, cost: as for `bures`. Source: arXiv 2504.00660.
+    """
+    base, cov, metric = covariances.enter(base=base, cov=cov, metric=metric)
+    return _logarithm(base, cov, metric)
+
+
+@jax.jit
+def _exponential(base: jax.Array, tangent: jax.Array, metric: jax.Array | None):
+    factor, a, v = covariances.whiten(metric, base, tangent)
+    root = jnp.eye(len(a), dtype=a.dtype) + matrix_sqrt.lyapunov(a, v)
+    return covariances.colour(factor, symmetric_part(matmul(matmul(root, a), root.T)))
+
+
+def exponential(base: Any, tangent: Any, *, metric: Any = None):
+    """[d, d] end at t = 1 of the geodesic from `base` along `tangent`.
+
+    Args:
+      base: [d, d] covariance G, positive definite.
+      tangent: [d, d] symmetric V.
+      metric: [d, d] or None, see the module.
+
+    (I + L) G (I + L) with G L + L G = V: always positive semidefinite. It inverts
+    `logarithm` while I + L is positive definite; beyond, the curve is not shortest.
+    Raises, NaN: as for `bures`. Cost: one eigendecomposition.
+    """
+    base, tangent, metric = covariances.enter(base=base, tangent=tangent, metric=metric)
+    return _exponential(base, tangent, metric)
+
+
+@jax.jit
+def _geodesic(a: jax.Array, b: jax.Array, t: jax.Array, metric: jax.Array | None):
+    factor, x, y = covariances.whiten(metric, a, b)
+    cross = matmul(x, riccati.solution(x, y, riccati.align(x, y)))
+    cross = covariances.colour(factor, cross + cross.T)
+    return (1 - t) ** 2 * a + t**2 * b + t * (1 - t) * cross
+
+
+def geodesic(cov_a: Any, cov_b: Any, t: Any, *, metric: Any = None) -> jax.Array:
+    """[d, d] covariance at time t of McCann's interpolation of A and B.
+
+    Args:
+      cov_a: [d, d] covariance A, t = 0.
+      cov_b: [d, d] covariance B, t = 1.
+      t: [] time; the means move as (1 - t) mean_a + t mean_b.
+      metric: [d, d] or None, see the module.
+
+    (1 - t)^2 A + t^2 B + t (1 - t) (A T + T A), shortest for t in [0, 1]. Its
+    distance from A is t times that of B. Raises, NaN, cost: as for `bures`.
+    """
+    a, b, t, metric = covariances.enter(cov_a=cov_a, cov_b=cov_b, t=t, metric=metric)
+    return _geodesic(a, b, t, metric)

@@ -1,0 +1,77 @@
+"""The linear system of the derivative where the plan is never stored.
+
+Conjugate gradients on the exact matrix, a pass for each product, with solves of the
+model of `near_kernel` in them: 5 to 20 passes where a diagonal needs hundreds.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxsns.geometry import Streamed
+from jaxsns.hessian import schur as newton_system
+from jaxsns.numerics import default_shift, far_below, unit_roundoff
+from jaxsns.problem.problem import Problem
+from jaxsns.streaming import plan_model
+from jaxsns.streaming.arrangement import Sorted, arrange
+from jaxsns.streaming.passes import look
+
+PRODUCTS = 200  # passes that a solve may take
+INNER, INNER_STEPS = 0.03, 400  # of the solves of the model
+
+
+def inner_solve(problem: Problem, f: jax.Array, g: jax.Array, more: Any):
+    """Function of a system with the plan of f and g, and a rhs [n], to the solution.
+
+    more: `implicit.Stiffness`.
+    """
+
+    def solve(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
+        arranged = arrange(problem)
+        inner = arranged.problem
+        geometry = inner.geometry
+        assert isinstance(geometry, Streamed)
+        low = far_below(problem.dtype)
+        sorted_f = jnp.where(inner.a > 0, arranged.rows.sort(f), low)
+        sorted_g = jnp.where(inner.b > 0, arranged.columns.sort(g), low)
+        epsilon = problem.epsilon
+        seen = look(inner, sorted_f, arranged.shapes)
+        kept = min(plan_model.KEPT, *inner.shape)
+        pattern = plan_model.find_pattern(geometry, sorted_f, sorted_g, epsilon, kept)
+        near = plan_model.build(
+            geometry, sorted_f, seen.g, epsilon, pattern,
+            seen.rows, seen.columns, seen.flow, arranged.shapes,
+        )  # fmt: skip
+        exact = geometry.kernel(sorted_f, sorted_g, epsilon)
+        columns = exact.transpose_times(jnp.ones_like(seen.rows))
+        sums = seen.rows, columns
+        system, model = _systems(arranged, exact, near, sums, more)
+        unit = unit_roundoff(rhs.dtype)
+        b = jnp.where(arranged.rows.real, arranged.rows.sort(rhs), 0)
+        end = newton_system.solve_nested(
+            system, model, b, unit**0.65, PRODUCTS, INNER, INNER_STEPS
+        )
+        return arranged.rows.restore(end.x)
+
+    return solve
+
+
+def _systems(arranged: Sorted, exact, near, sums, more):
+    """The exact system and its model, in sorted order."""
+
+    def sort(order, values: ArrayLike):
+        values = jnp.asarray(values)
+        return values if values.ndim == 0 else order.sort(values)
+
+    rows = sums[0] + sort(arranged.rows, more.rows)
+    columns = sums[1] + sort(arranged.columns, more.columns)
+    ones = jnp.ones_like(rows), jnp.ones_like(columns)
+    zero = jnp.zeros((), rows.dtype)
+    shift = jnp.asarray(default_shift(rows.dtype), rows.dtype)
+    diagonals = rows, columns
+    return (
+        newton_system.make_system(exact, *ones, *diagonals, zero, more.gauge),
+        newton_system.make_system(near, *ones, *diagonals, shift, more.gauge),
+    )

@@ -1,0 +1,3 @@
+"""Other libraries: OTT-JAX, and programs saved by `jax.export`."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Transport inside a model: attention, pooling, sorting, selecting."""
+
+__all__: list[str] = []

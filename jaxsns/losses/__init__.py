@@ -1,0 +1,3 @@
+"""Losses: the Sinkhorn divergence, and cross-entropies of a plan."""
+
+__all__: list[str] = []

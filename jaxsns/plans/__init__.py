@@ -1,0 +1,3 @@
+"""What follows from a plan: its entries, maps of new points, rounding."""
+
+__all__: list[str] = []

@@ -1,0 +1,251 @@
+"""The only door through which inputs come in: one dtype, right shapes, a `Problem`."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsns.geometry import Dense, Geometry, Grid, PointCloud
+from jaxsns.numerics import forbidden, permitted_costs
+from jaxsns.problem.checks import check_values, is_traced, require
+from jaxsns.problem.problem import Problem
+from jaxsns.problem.scales import check_scale, statistic
+
+LARGEST_GRID = 3  # axes
+DEFAULT_EPSILON = 0.05  # of the standard deviation of the costs
+
+
+def as_float(name: str, value: Any) -> jax.Array:
+    """Array of real floating-point numbers, or a TypeError with the name."""
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name} must be an array of real numbers; got {type(value).__name__}"
+        ) from error
+    if array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        hint = " (masses of a mask: ragged.masses)" if array.dtype == jnp.bool_ else ""
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{hint}")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        return array.astype(jnp.result_type(float))
+    if jnp.finfo(array.dtype).bits < 32:
+        return array.astype(jnp.float32)
+    return array
+
+
+def _as_geometry(cost: Any) -> Dense | PointCloud | Grid:
+    if isinstance(cost, PointCloud):
+        x, y = as_float("x", cost.x), as_float("y", cost.y)
+        for name, points in (("x", x), ("y", y)):
+            if points.ndim != 2:
+                raise ValueError(
+                    f"{name} must have shape [points, dimension]; got {points.shape}"
+                )
+        if x.shape[1] != y.shape[1]:
+            raise ValueError(
+                f"x and y must have the same dimension; got x {x.shape} and y {y.shape}"
+            )
+        return dataclasses.replace(cost, x=x, y=y)
+    if isinstance(cost, Grid):
+        return _as_grid(cost)
+    matrix = as_float("cost", cost.cost if isinstance(cost, Dense) else cost)
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"cost must have shape [n, m]; got {matrix.shape} "
+            "(use jax.vmap for a batch of problems)"
+        )
+    return Dense(matrix)
+
+
+def _check_size(geometry: Dense | PointCloud | Grid) -> None:
+    """Raise for costs that could be taken for forbidden pairs, where they are known.
+
+    Traced ones become NaN where they are read (`numerics.permitted_costs`).
+    """
+    if not isinstance(geometry, Dense) or is_traced(geometry.cost):
+        return
+    with jax.ensure_compile_time_eval():  # known costs, perhaps in a traced function
+        cost = geometry.cost
+        large = jnp.nan if bool(_all_ordinary(cost)) else _too_large(cost)
+    require(
+        not np.isfinite(large),
+        lambda: (
+            f"cost must be below {1e-5 * forbidden(cost.dtype):.0e} in {cost.dtype} "
+            f"(divide costs and epsilon by a number); got {large}"
+        ),
+    )
+
+
+# Compiled, since one by one these operations took longer than all other checks.
+@jax.jit
+def _all_ordinary(cost: jax.Array) -> jax.Array:
+    return jnp.all(jnp.abs(cost) < 1e-5 * forbidden(cost.dtype))
+
+
+@jax.jit
+def _too_large(cost: jax.Array) -> jax.Array:
+    """[] the largest finite cost that is too large, NaN if none is."""
+    large = jnp.isnan(permitted_costs(cost)) & jnp.isfinite(cost)
+    worst = jnp.max(jnp.where(large, jnp.abs(cost), -jnp.inf))
+    return jnp.where(worst > 0, worst, jnp.nan)
+
+
+def _as_axes(name: str, value: Any, rank: int) -> tuple[jax.Array, ...]:
+    if not isinstance(value, tuple | list) or not 1 <= len(value) <= LARGEST_GRID:
+        several = isinstance(value, tuple | list)
+        got = f"{len(value)}" if several else type(value).__name__
+        raise TypeError(
+            f"{name} of a Grid must be a tuple of 1 to {LARGEST_GRID} arrays, one an "
+            f"axis; got {got}"
+        )
+    arrays = tuple(as_float(f"{name}[{k}]", v) for k, v in enumerate(value))
+    for k, v in enumerate(arrays):
+        if v.ndim != rank or 0 in v.shape:
+            shape = "[points]" if rank == 1 else "[n_k, m_k]"
+            raise ValueError(f"{name}[{k}] must have shape {shape}; got {v.shape}")
+    return arrays
+
+
+def _as_grid(grid: Grid) -> Grid:
+    factor = None if grid.factor is None else as_float("factor", grid.factor)
+    if grid.matrices is not None:
+        if grid.x is not None or grid.y is not None:
+            raise TypeError("a Grid takes matrices or coordinates x and y, not both")
+        matrices = _as_axes("matrices", grid.matrices, 2)
+        return dataclasses.replace(grid, matrices=matrices, factor=factor)
+    x = _as_axes("x", grid.x, 1)
+    y = x if grid.y is None else _as_axes("y", grid.y, 1)
+    if len(x) != len(y):
+        raise ValueError(
+            f"x and y of a Grid must have as many axes; got {len(x)} and {len(y)}"
+        )
+    return dataclasses.replace(grid, x=x, y=y, factor=factor)
+
+
+def _flat(geometry: Geometry, side: int, value: Any) -> Any:
+    """Numbers in the shape of a grid as [n]; anything else as it is."""
+    if not isinstance(geometry, Grid) or value is None:
+        return value
+    shape = np.shape(value)
+    same = len(shape) > 1 and shape == geometry.sizes[side]
+    return jnp.asarray(value).reshape(-1) if same else value
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _uniform(size: int, like: jax.Array) -> jax.Array:
+    """[size] equal masses with the total of others."""
+    return jnp.full((size,), 1 / size, like.dtype) * jnp.sum(like)
+
+
+def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
+    if value is None:
+        return None
+    masses = as_float(name, value)
+    if masses.shape != (size,):
+        raise ValueError(
+            f"{name} must have shape [{letter}] = [{size}] to match cost "
+            f"{tuple(cost_shape)}; got {masses.shape}"
+            + (" (points: solve(PointCloud(x, y), a, b))" if masses.ndim == 2 else "")
+        )
+    return masses
+
+
+def _as_rho(name: str, value: Any, letter: str, size: int, dtype: Any):
+    """[size] weights, or None for equality; a number stands for all atoms."""
+    if value is None:
+        return None
+    rho = as_float(name, value)
+    if rho.shape not in ((), (size,)):
+        raise ValueError(
+            f"{name} must be a scalar or have shape [{letter}] = [{size}]; "
+            f"got {rho.shape}"
+        )
+    if not is_traced(rho) and np.isposinf(np.asarray(rho)).all():
+        return None
+    return jnp.broadcast_to(rho.astype(dtype), (size,))
+
+
+def make_problem(
+    cost: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    epsilon: Any = None,
+    rho_a: Any = None,
+    rho_b: Any = None,
+    relative_to: str | None = None,
+    scale_cost: str | None = None,
+) -> Problem:
+    """Check the inputs and put them into one dtype.
+
+    Args:
+      cost: [n, m] costs, or a geometry (`Dense`, `PointCloud`, `Grid`); +inf forbids
+        a pair, except on a `Grid`.
+      a: [n] masses >= 0 of the rows; uniform with total 1 if None.
+      b: [m] masses >= 0 of the columns; uniform with the total of a if None.
+      epsilon: [] regularisation > 0 in units of cost, or of the scale that
+        `relative_to` names. None means 0.05 of the costs' standard deviation.
+      rho_a: [] or [n] weight > 0, in units of cost, of a penalty rho_a KL(P 1 | a) in
+        place of P 1 = a; infinite, or None: equality.
+      rho_b: [] or [m] likewise for P^T 1 and b.
+      relative_to: "max", "mean", "median" or "std": epsilon is a multiple of it.
+      scale_cost: the same names: costs are divided by it first, and everything
+        (epsilon, rho, potentials, values) is in units of the scaled cost.
+
+    Returns:
+      The problem. `problem.epsilon` is the regularisation really used. Scales are
+      differentiated like the rest; wrap them in `stop_gradient` yourself if they
+      shall be constants.
+
+    Raises:
+      TypeError, ValueError: a wrong type, rank, shape or name always; a bad value
+        (NaN, negative mass, epsilon <= 0, unequal totals) if it is not traced.
+
+    Status: a bad traced value becomes INVALID_INPUT, MASS_MISMATCH or NONFINITE.
+    Cost: one pass over the costs for the checks, one more for a scale.
+    """
+    check_scale("relative_to", relative_to)
+    check_scale("scale_cost", scale_cost)
+    geometry = _as_geometry(cost)
+    n, m = geometry.shape
+    if n == 0 or m == 0:
+        raise ValueError(f"cost must have at least one row and column; got {n, m}")
+    a, rho_a = (_flat(geometry, 0, v) for v in (a, rho_a))
+    b, rho_b = (_flat(geometry, 1, v) for v in (b, rho_b))
+    masses_a = _as_masses("a", a, "n", n, (n, m))
+    masses_b = _as_masses("b", b, "m", m, (n, m))
+    given = [x for x in (masses_a, masses_b) if x is not None]
+    dtype = np.result_type(geometry.dtype, *[x.dtype for x in given])
+    geometry = geometry.astype(dtype)
+    _check_size(geometry)
+    if masses_a is None:
+        like = np.ones(1, dtype) if masses_b is None else masses_b.astype(dtype)
+        masses_a = _uniform(n, like)
+    masses_a = masses_a.astype(dtype)
+    masses_b = _uniform(m, masses_a) if masses_b is None else masses_b.astype(dtype)
+    if scale_cost is not None:
+        geometry = geometry.scaled(
+            1 / statistic(scale_cost, geometry, masses_a, masses_b)
+        )
+    if epsilon is None:
+        require(
+            relative_to is None,
+            lambda: "relative_to needs an epsilon; got epsilon=None",
+        )
+        epsilon, relative_to = DEFAULT_EPSILON, "std"
+    epsilon = as_float("epsilon", epsilon)
+    if epsilon.shape != ():
+        raise ValueError(f"epsilon must be a scalar; got shape {epsilon.shape}")
+    epsilon = epsilon.astype(dtype)
+    if relative_to is not None:
+        epsilon = epsilon * statistic(relative_to, geometry, masses_a, masses_b)
+    rhos = (
+        _as_rho("rho_a", rho_a, "n", n, dtype),
+        _as_rho("rho_b", rho_b, "m", m, dtype),
+    )
+    problem = Problem(geometry, masses_a, masses_b, epsilon, *rhos)
+    check_values(problem)
+    return problem

@@ -1,0 +1,3 @@
+"""What the steps of a solve leave on record."""
+
+__all__: list[str] = []

@@ -1,0 +1,193 @@
+"""What the steps of a solve leave on record, and tell whoever watches.
+
+The record has a fixed number of rows, so that its shape says nothing of the length of
+a solve: when they are full every second one is dropped, and from then on only every
+second step is recorded, and so on. Every function takes None, for a solve that nobody
+watches, and does nothing then.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxsns.recording.history import CAPACITY, COLUMNS, History, Step, StepKind
+from jaxsns.status import Status, code
+
+EVERY = 8  # sweeps between two calls of a listener; Newton steps are all told
+SWEEP = np.int32(StepKind.SWEEP)
+
+
+class Watch(NamedTuple):
+    """Who wants to know: static, so that a solve without it is another program."""
+
+    history: bool
+    listener: Callable[[Step], None] | None
+
+
+class Lane(NamedTuple):
+    """Which of the problems under `vmap` this is."""
+
+    which: jax.Array  # [] int32
+    number: jax.Array  # [] int32
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=(
+        "table",
+        "count",
+        "stride",
+        "epsilon",
+        "tolerance",
+        "active",
+        "lane",
+    ),
+    meta_fields=("listener",),
+)
+@dataclasses.dataclass(frozen=True)
+class Journal:
+    """A record that is being written, carried through the loops."""
+
+    table: jax.Array | None
+    count: jax.Array  # [] int32
+    stride: jax.Array  # [] int32 steps a row
+    epsilon: jax.Array
+    tolerance: jax.Array
+    active: jax.Array  # [] bool: false in a lane that waits for others
+    lane: Lane
+    listener: Callable[[Step], None] | None
+
+
+def begin(
+    watch: Watch | None, dtype: jnp.dtype, tolerance: ArrayLike, lane: Lane | None
+) -> Journal | None:
+    """Start with empty rows."""
+    if watch is None or lane is None:
+        return None
+    one = jnp.asarray(1, jnp.int32)
+    empty = jnp.full((CAPACITY, len(COLUMNS)), jnp.nan, dtype)
+    return Journal(
+        table=empty if watch.history else None,
+        count=jnp.zeros_like(one),
+        stride=one,
+        epsilon=jnp.asarray(jnp.nan, dtype),
+        tolerance=jnp.asarray(tolerance, dtype),
+        active=jnp.asarray(True),
+        lane=lane,
+        listener=watch.listener,
+    )
+
+
+def at(
+    journal: Journal | None, epsilon: jax.Array, status: ArrayLike
+) -> Journal | None:
+    """Steps from here on are at this epsilon; a lane that is not RUNNING waits."""
+    if journal is None:
+        return None
+    running = jnp.asarray(status == code(Status.RUNNING))
+    return dataclasses.replace(journal, epsilon=epsilon, active=running)
+
+
+def note(
+    journal: Journal | None,
+    error: jax.Array,
+    *,
+    running: ArrayLike = True,
+    kind: ArrayLike = SWEEP,
+    shift: ArrayLike = 0.0,
+    kept: ArrayLike = 1.0,
+    passes: ArrayLike = 0,
+    products: ArrayLike = 0,
+) -> Journal | None:
+    """Record a step.
+
+    running: whether the loop that called is at work, for under `vmap` its body runs
+    in lanes that have ended as well. The record is safe from that, listeners are not.
+    """
+    if journal is None:
+        return None
+    count = journal.count + 1
+    new = dataclasses.replace(journal, count=count)
+    if journal.listener is not None:
+        due = _due(count, kind) & journal.active & running
+        now = code(Status.RUNNING)
+        _tell(new, due, kind, error, shift, kept, passes, products, now)
+    if journal.table is None:
+        return new
+    row = (count, kind, error, journal.epsilon, shift, kept, passes, products)
+    dtype = journal.table.dtype
+    row = jnp.stack([jnp.asarray(x).astype(dtype) for x in row])
+
+    def thinned(table, stride):
+        gone = jnp.full((CAPACITY // 2, len(COLUMNS)), jnp.nan, dtype)
+        return jnp.concatenate([table[::2], gone]), 2 * stride
+
+    full = journal.count >= CAPACITY * journal.stride
+    table, stride = jax.lax.cond(
+        full, thinned, lambda *same: same, journal.table, journal.stride
+    )
+    # Steps between two rows are written to a place that there is not.
+    place = jnp.where(journal.count % stride == 0, journal.count // stride, CAPACITY)
+    table = table.at[place].set(row, mode="drop")
+    return dataclasses.replace(new, table=table, stride=stride)
+
+
+def ended(
+    journal: Journal | None, error: jax.Array, status: jax.Array, passes: jax.Array
+) -> None:
+    """Tell the listener how it ended."""
+    if journal is not None and journal.listener is not None:
+        _tell(journal, True, SWEEP, error, 0.0, 1.0, passes, 0, status)
+
+
+def history(journal: Journal | None) -> History | None:
+    """What was recorded, None if nobody asked for it."""
+    if journal is None or journal.table is None:
+        return None
+    return History(journal.table, journal.count)
+
+
+def _due(count: jax.Array, kind: ArrayLike) -> jax.Array:
+    return (count % EVERY == 1) | (kind != SWEEP)
+
+
+def _tell(j: Journal, due, kind, error, shift, kept, passes, products, status) -> None:
+    assert j.listener is not None
+    call = functools.partial(_call, j.listener)
+
+    numbers = (*j.lane, j.count, kind, error, j.tolerance, j.epsilon)
+    numbers += (shift, kept, passes, products, status)
+    arrays = [jnp.asarray(x) for x in (due, *numbers)]
+    # Without the branch a solve of thousands of sweeps would wait for Python.
+    jax.lax.cond(
+        arrays[0], lambda *x: jax.debug.callback(call, *x), lambda *_: None, *arrays
+    )
+
+
+def _call(listener: Callable[[Step], None], due, *numbers) -> None:
+    if not due:  # under `vmap` the branch that calls is taken by all lanes
+        return
+    lane, lanes, step, kind, error, tolerance, epsilon = numbers[:7]
+    shift, kept, passes, products, status = numbers[7:]
+    listener(
+        Step(
+            lane=int(lane),
+            lanes=int(lanes),
+            step=int(step),
+            kind=StepKind(int(kind)),
+            error=float(error),
+            tolerance=float(tolerance),
+            epsilon=float(epsilon),
+            shift=float(shift),
+            kept=float(kept),
+            passes=int(passes),
+            products=int(products),
+            status=Status(int(status)),
+        )
+    )

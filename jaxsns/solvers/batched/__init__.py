@@ -1,0 +1,3 @@
+"""Batches under `vmap`."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Newton's method on the semi-dual."""
+
+__all__: list[str] = []

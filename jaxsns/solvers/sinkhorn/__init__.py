@@ -1,0 +1,3 @@
+"""Sinkhorn's iteration in its variants."""
+
+__all__: list[str] = []

@@ -1,0 +1,204 @@
+"""A solve whose costs are never stored: sort, start from clusters, pass, restore.
+
+The start: both clouds as the mass-weighted means of their clusters, a problem of at
+most 2048 x 2048 that the dense method solves, at the wanted epsilon or, where clusters
+are wide against it, at one as large as their width. From there the streamed method
+follows epsilon down.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns.geometry import Streamed
+from jaxsns.numerics import far_below, unit_roundoff
+from jaxsns.problem import marginal
+from jaxsns.problem.problem import Problem
+from jaxsns.recording.recorder import Journal
+from jaxsns.solvers import continuation
+from jaxsns.solvers.newton import newton
+from jaxsns.solvers.newton.newton import NewtonOptions
+from jaxsns.solvers.outcome import Outcome
+from jaxsns.solvers.registry import Options
+from jaxsns.solvers.sinkhorn.overrelaxed import SinkhornOptions
+from jaxsns.solvers.streamed import (
+    newton as streamed_newton,
+)
+from jaxsns.solvers.streamed import (
+    sinkhorn as streamed_sinkhorn,
+)
+from jaxsns.status import Status, code
+from jaxsns.streaming import clusters
+from jaxsns.streaming.arrangement import Sorted, arrange
+from jaxsns.streaming.passes import look
+
+START_TOLERANCE = 1e-3  # relative L1 error of the problem of clusters
+ABOVE_ROUNDING = 20.0  # times what rounding explains: an error that sweeps may lower
+WIDTH = 0.1  # of the clusters' width in cost: the least epsilon of the first level
+
+
+def coarse(arranged: Sorted) -> tuple[Problem, Streamed, jax.Array]:
+    """The problem of clusters; rows against its columns; the clusters' width in cost.
+
+    The width is the mean cost of sending all mass to the means of its clusters.
+    """
+    problem, _, _, (x, y) = arranged
+    geometry = problem.geometry
+    assert isinstance(geometry, Streamed)
+    a, b = problem.a, problem.b
+    row_points = clusters.means(geometry.x, a, x)
+    column_points = clusters.means(geometry.y, b, y)
+    small = dataclasses.replace(geometry, x=row_points, y=column_points, mesh=None)
+    rho_a, rho_b = problem.rho_a, problem.rho_b
+    costs = Problem(
+        small.dense(),
+        clusters.sums(a, x),
+        clusters.sums(b, y),
+        problem.epsilon,
+        None if rho_a is None else clusters.means(rho_a, a, x),
+        None if rho_b is None else clusters.means(rho_b, b, y),
+    )
+    width = jnp.zeros((), a.dtype)
+    sides = (geometry.x, row_points, a, x), (geometry.y, column_points, b, y)
+    for points, means, mass, shape in sides:
+        pairs = dataclasses.replace(geometry, x=points, y=means, mesh=None)
+        index = jnp.arange(points.shape[0])[:, None]
+        own = pairs.pair_costs(index, index // shape.size)[:, 0]
+        width += jnp.sum(jnp.where(mass > 0, mass * own, 0)) / jnp.sum(mass)
+    across = dataclasses.replace(geometry, y=column_points, mesh=None)
+    return costs, across, width
+
+
+def _start(arranged: Sorted, first: jax.Array) -> jax.Array:
+    """[n] row potentials at the first epsilon, from the problem of clusters."""
+    problem = arranged.problem
+    small, across, _ = coarse(arranged)
+    small = small.with_epsilon(first)
+    options = NewtonOptions(START_TOLERANCE, max_steps=300, linear_solver="cg")
+    state = newton.init(small)
+    ratio = functools.partial(continuation.path_ratio, small)
+    end = continuation.run(small, options, state, newton.update, ratio)
+    g = jnp.where(small.b > 0, end.g, far_below(problem.dtype))
+    soft = across.softmin(g, first, axis=1)
+    return marginal.fitted_potential(problem.a, problem.rho_a, soft, first)
+
+
+def check(method: str, options: Options, path: bool | None) -> None:
+    """Refuse what only a stored matrix can do; raises ValueError."""
+    if method == "sns":
+        raise ValueError(
+            "method 'sns' needs a stored matrix; use 'auto', or "
+            "PointCloud(..., streamed=False)"
+        )
+    solver = getattr(options, "linear_solver", "auto")
+    if solver != "auto":
+        raise ValueError(
+            f"linear_solver must be 'auto' where costs are streamed; got {solver!r} "
+            "(PointCloud(..., streamed=False) stores them)"
+        )
+    if path is not None:
+        raise ValueError(
+            "continuation must be None where costs are streamed: what the clusters "
+            f"show decides; got {path!r} (PointCloud(..., streamed=False) stores "
+            "them)"
+        )
+
+
+def run(
+    method: str,
+    problem: Problem,
+    options: Options,
+    init: jax.Array | None,
+    record: Journal | None = None,
+) -> Outcome:
+    """Solve a streamed problem from row potentials [n] or from clusters.
+
+    Potentials that are given are used if their error is below WARM_ERROR.
+    """
+    arranged = arrange(problem)
+    inner = arranged.problem
+    low = far_below(problem.dtype)
+    if init is not None:
+        init = jnp.where(inner.a > 0, arranged.rows.sort(init), low)
+    if method in ("sinkhorn", "fixed"):
+        assert isinstance(options, SinkhornOptions)
+        f = jnp.where(inner.a > 0, 0, low) if init is None else init
+        end = _ended(streamed_sinkhorn.run(inner, options, f, record))
+    else:
+        end = _ended(_newton(arranged, options, init, record))
+        floor = _rounding(inner, end.f)
+        failed = end.status == code(Status.STALLED)
+        asked = failed & (end.error > ABOVE_ROUNDING * floor)
+        end = jax.lax.cond(
+            asked,
+            lambda: _swept(inner, options, end, asked),
+            lambda: end,
+        )
+    f = jnp.where(problem.a > 0, arranged.rows.restore(end.f), -jnp.inf)
+    g = jnp.where(problem.b > 0, arranged.columns.restore(end.g), -jnp.inf)
+    return end._replace(f=f, g=g)
+
+
+def _ended(end: Any) -> Outcome:
+    return Outcome(end.f, end.g, end.error, end.status, end.counts, end.journal)
+
+
+def _newton(
+    arranged: Sorted,
+    options: Options,
+    init: jax.Array | None,
+    record: Journal | None,
+):
+    problem, _, _, shapes = arranged
+    width = coarse(arranged)[2]
+    first = jnp.maximum(problem.epsilon, WIDTH * width)
+    ratio = jnp.log(first / problem.epsilon) / jnp.log(continuation.FACTOR)
+    count = jnp.ceil(ratio).astype(jnp.int32)
+
+    def fresh():
+        real = problem.a > 0
+        return jnp.where(real, _start(arranged, first), far_below(problem.dtype)), count
+
+    if init is None:
+        f, count = fresh()
+    else:
+        seen = look(problem, init, shapes)
+        warm = seen.error < continuation.WARM_ERROR
+        f, count = jax.lax.cond(warm, lambda: (init, jnp.zeros_like(count)), fresh)
+    state = streamed_newton.init(problem, f, count)._replace(journal=record)
+    if init is not None:
+        state = state._replace(counts=state.counts.plus(passes=1))
+    sparse = width > problem.epsilon
+    return streamed_newton.run(problem, options, state, shapes, first, sparse)
+
+
+def _rounding(problem: Problem, f: jax.Array) -> jax.Array:
+    """[] error that rounding of the potentials alone makes."""
+    size = jnp.max(jnp.where(problem.a > 0, jnp.abs(f), 0))
+    return unit_roundoff(f.dtype) * (4 + 0.5 * size / problem.epsilon)
+
+
+def _swept(
+    problem: Problem, options: Options, before: Outcome, asked: jax.Array
+) -> Outcome:
+    """Sinkhorn from where the model was of no more use; the better of both.
+
+    asked: under `vmap` every lane comes here, and no step of those that did not ask
+    may be told.
+    """
+    left = jnp.maximum(options.max_steps - before.counts.sweeps, 1)
+    plain = SinkhornOptions(tolerance=options.tolerance, max_steps=left)
+    f = jnp.where(problem.a > 0, before.f, far_below(problem.dtype))
+    record = before.journal
+    end = _ended(streamed_sinkhorn.run(problem, plain, f, record, asked))
+    counts = jax.tree.map(jnp.add, before.counts, end.counts)
+    better = end.error < before.error
+    kept = jax.tree.map(
+        lambda u, v: jnp.where(better, u, v),
+        end._replace(journal=None),
+        before._replace(journal=None),
+    )
+    return kept._replace(counts=counts, journal=end.journal)
