@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def unit_roundoff(dtype: jnp.dtype) -> float:
+def machine_epsilon(dtype: jnp.dtype) -> float:
     """Distance from 1 to the next number of `dtype`."""
     return float(jnp.finfo(dtype).eps)
 
@@ -33,7 +33,7 @@ def goal(tolerance: jax.Array) -> jax.Array:
     wide = jnp.finfo(tolerance.dtype).bits >= 64
     least, reference = (0.5, 2e-10) if wide else (0.1, 2e-4)
     share = jnp.clip(tolerance / reference, least, 0.9)
-    floor = jnp.minimum(tolerance, 4 * unit_roundoff(tolerance.dtype))
+    floor = jnp.minimum(tolerance, 4 * machine_epsilon(tolerance.dtype))
     return jnp.maximum(share * tolerance, floor)
 
 
@@ -84,19 +84,19 @@ def longest_step(x: jax.Array, dx: jax.Array, axis: int | None = None) -> jax.Ar
     return jnp.minimum(jnp.maximum(jnp.min(room, axis=axis), 0), 1)
 
 
-def far_below(dtype: jnp.dtype) -> float:
+def finite_minus_inf(dtype: jnp.dtype) -> float:
     """Potential that stands for -inf inside the solvers: finite, so 0 * it is 0."""
     return -1e150 if jnp.finfo(dtype).bits >= 64 else -1e18
 
 
-def forbidden(dtype: jnp.dtype) -> float:
+def forbidden_cost(dtype: jnp.dtype) -> float:
     """Cost that stands for +inf: finite, so that 0 mass times it is 0."""
-    return -far_below(dtype)
+    return -finite_minus_inf(dtype)
 
 
 def is_forbidden(cost: jax.Array) -> jax.Array:
     """Where a cost stands for +inf, also after it was scaled by up to 1e5."""
-    return cost >= 1e-5 * forbidden(cost.dtype)
+    return cost >= 1e-5 * forbidden_cost(cost.dtype)
 
 
 def permitted_costs(cost: jax.Array) -> jax.Array:
@@ -105,7 +105,7 @@ def permitted_costs(cost: jax.Array) -> jax.Array:
     The number is finite, which keeps 0 * inf out of everything. Other costs that large
     would pass for forbidden pairs, or be dearer than those.
     """
-    far = forbidden(cost.dtype)
+    far = forbidden_cost(cost.dtype)
     other = jnp.where((cost == jnp.inf) | (cost == far), far, jnp.nan)
     return jnp.where(jnp.abs(cost) < 1e-5 * far, cost, other)
 
@@ -115,7 +115,7 @@ def derivative_only(x: jax.Array) -> jax.Array:
     return x - jax.lax.stop_gradient(x)
 
 
-def excess(f: jax.Array, g: jax.Array, cost: jax.Array) -> jax.Array:
+def dual_slack(f: jax.Array, g: jax.Array, cost: jax.Array) -> jax.Array:
     """Sums f + g - cost, broadcast, no less exact than these are.
 
     Where costs have an offset f + g alone is rounded by more than epsilon times what

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxsns.geometry import Dense
-from jaxsns.numerics import forbidden
+from jaxsns.numerics import forbidden_cost
 from jaxsns.problem.inputs import make_problem
 from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
@@ -148,7 +148,7 @@ def extend(problem: Problem, share: jax.Array, row: bool, column: bool) -> Probl
     cost = problem.geometry.dense().entries
     cost = jnp.pad(cost, ((0, int(row)), (0, int(column))))
     if row and column:
-        cost = cost.at[-1, -1].set(forbidden(cost.dtype))
+        cost = cost.at[-1, -1].set(forbidden_cost(cost.dtype))
     a, b = _append(a, rest_b, row), _append(b, rest_a, column)
     infinite = jnp.asarray(jnp.inf, a.dtype)
     rho_a, rho_b = problem.rho_a, problem.rho_b

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns.geometry import Flipped, Grid, Streamed
+from jaxsns.geometry import Grid, Streamed, TransposedCost
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import default_tolerance
 from jaxsns.problem import dual
@@ -19,7 +19,7 @@ from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
 from jaxsns.recording.history import Step
 from jaxsns.recording.progress import listener
-from jaxsns.recording.recorder import Watch
+from jaxsns.recording.recorder import RecordingOptions
 from jaxsns.solution import Solution
 from jaxsns.solvers import registry
 from jaxsns.solvers.dispatch import execute
@@ -55,14 +55,14 @@ def _positive(name: str, value: Any, dtype: jnp.dtype) -> jax.Array:
     return value.astype(dtype)
 
 
-def _watch(history: bool, progress: Any) -> Watch | None:
+def _watch(history: bool, progress: Any) -> RecordingOptions | None:
     if not isinstance(history, bool):
         raise TypeError(
             "history must be True or False, since it changes what comes back; got "
             f"{type(history).__name__}"
         )
     told = listener(progress)
-    return Watch(history, told) if history or told is not None else None
+    return RecordingOptions(history, told) if history or told is not None else None
 
 
 # Compiled, since one by one these operations and the many of the derivative took longer
@@ -191,7 +191,7 @@ def solve(
         tolerance=_positive("tolerance", tolerance, problem.dtype),
         max_steps=_positive("max_steps", steps, jnp.int32),
     )
-    if isinstance(problem.geometry.formed(), Streamed | Flipped):
+    if isinstance(problem.geometry.formed(), Streamed | TransposedCost):
         driver.check(name, options, continuation)
     path = chosen.path if continuation is None else bool(continuation)
     if name == "fixed" and path:
@@ -206,5 +206,5 @@ def solve(
         given = jax.lax.stop_gradient((problem, options, start))
         out = execute(program, path, watch, *given)
     f, g = _attached(problem, out.f, out.g)
-    steps = recorder.history(out.journal)
+    steps = recorder.history(out.recorder)
     return Solution(problem, f, g, out.error, out.status, out.counts, name, steps)

@@ -13,7 +13,7 @@ from experiments.drills import checks, problems, solving
 from experiments.drills.problems import Setting
 from jaxsns import Dense, NewtonOptions, Problem, Status
 from jaxsns.hessian import mixed_precision
-from jaxsns.hessian import schur as newton_system
+from jaxsns.hessian import schur as schur
 from jaxsns.linear import lane_algebra as lane_algebra
 from jaxsns.linear.conjugate_gradient import CGResult
 from jaxsns.solvers import continuation
@@ -96,12 +96,12 @@ def broken(monkeypatch):
 
     def put(result):
         monkeypatch.setattr(
-            newton_system, "solve_cholesky", lambda s, rhs, refinements=0: result(rhs)
+            schur, "solve_cholesky", lambda s, rhs, refinements=0: result(rhs)
         )
         end = lambda rhs: CGResult(
             result(rhs), jnp.asarray(1, jnp.int32), jnp.asarray(True)
         )
-        monkeypatch.setattr(newton_system, "solve_cg", lambda s, rhs, *_: end(rhs))
+        monkeypatch.setattr(schur, "solve_cg", lambda s, rhs, *_: end(rhs))
         monkeypatch.setattr(
             mixed_precision, "solve", lambda s, rough, rhs, *_: end(rhs)
         )

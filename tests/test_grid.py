@@ -46,8 +46,8 @@ def test_what_a_tile_drops_is_negligible_for_every_line(dtype):
     )
     run = jax.jit(
         lambda c, l: (
-            axis_kernel.cut(c, 1).safe,
-            axis_kernel.log_sums(axis_kernel.cut(c, 1), l),
+            axis_kernel.tile(c, 1).safe,
+            axis_kernel.log_sums(axis_kernel.tile(c, 1), l),
         )
     )
     ramp = axis_kernel.largest_spread(dtype) * np.linspace(0, 1, 8)
@@ -69,8 +69,8 @@ def test_a_stage_in_both_of_its_forms(dtype):
 
     @jax.jit
     def ours(cost, log, v, u, factor):
-        tiles = axis_kernel.cut(cost, axis_kernel.number_of_tiles(cost.dtype))
-        s = axis_kernel.stage(tiles, log)
+        tiles = axis_kernel.tile(cost, axis_kernel.number_of_tiles(cost.dtype))
+        s = axis_kernel.axis_kernel(tiles, log)
         times = [axis_kernel.apply(s, v, f, p) for f, p in ((None, 1), (factor, 1))]
         back = [
             axis_kernel.apply_transposed(s, u, f, p)
@@ -170,7 +170,7 @@ def test_epsilon_so_small_that_exponentials_are_needed():
     """The same compiled program; the other form of the stages."""
     epsilon = 1e-6 * COST.max()
     ours = jaxsns.solve(PLANE, A, B, epsilon=epsilon, tolerance=1e-8)
-    tiles = axis_kernel.cut(
+    tiles = axis_kernel.tile(
         PLANE.axes()[0] / epsilon, axis_kernel.number_of_tiles(PLANE.dtype)
     )
     assert not bool(tiles.safe[0])

@@ -191,7 +191,7 @@ def test_listeners_hear_each_step_of_each_lane_once(plain, monkeypatch):
     heard = []
     listener = heard.append
     if plain:
-        watch = recorder.Watch(True, listener)
+        watch = recorder.RecordingOptions(True, listener)
         options = registry.METHODS["auto"].options
 
         def solve(cost, epsilon, lane):
@@ -200,7 +200,7 @@ def test_listeners_hear_each_step_of_each_lane_once(plain, monkeypatch):
             return runner._alone("newton", True, watch, problem, options, None, lane)
 
         out = jax.jit(jax.vmap(solve))(costs, epsilons, jnp.arange(3, dtype=jnp.int32))
-        counts = out.journal.count
+        counts = out.recorder.count
     else:
         solve = lambda c, e: jaxsns.solve(c, epsilon=e, history=True, progress=listener)
         counts = jax.jit(jax.vmap(solve))(costs, epsilons).history.count
@@ -222,7 +222,7 @@ def test_listeners_hear_no_step_of_a_lane_that_waits(monkeypatch):
     cost = jnp.asarray(((x[:, None] - y[None]) ** 2).sum(-1))
     epsilons = jnp.max(cost) / jnp.asarray([4000.0, 40.0, 1000.0])
     heard = []
-    watch = recorder.Watch(True, heard.append)
+    watch = recorder.RecordingOptions(True, heard.append)
     options = registry.METHODS["newton"].options
 
     def solve(epsilon, lane):
@@ -232,7 +232,7 @@ def test_listeners_hear_no_step_of_a_lane_that_waits(monkeypatch):
 
     out = jax.jit(jax.vmap(solve))(epsilons, jnp.arange(3, dtype=jnp.int32))
     jax.effects_barrier()
-    table = jaxsns.History(out.journal.table, out.journal.count)
+    table = jaxsns.History(out.recorder.table, out.recorder.count)
     products = [table.rows(lane)["products"][-1] for lane in range(3)]
     kinds = [table.rows(lane)["kind"] != jaxsns.StepKind.SWEEP for lane in range(3)]
     assert all(kind.any() for kind in kinds)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.hessian import schur as newton_system
+from jaxsns.hessian import schur as schur
 from jaxsns.implicit import potentials as implicit
 from jaxsns.linear import cholesky, ell, lapack
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
@@ -114,7 +114,7 @@ def _system(shift=0.01):
     kernel[2] = 0
     plan = u[:, None] * kernel * v[None]
     rows, columns = plan.sum(1), plan.sum(0)
-    system = newton_system.make_system(
+    system = schur.make_system(
         DenseKernel(jnp.asarray(kernel)),
         *(jnp.asarray(x) for x in (u, v, rows, columns, shift)),
     )
@@ -128,15 +128,13 @@ def test_newton_system_products_diagonal_and_solves():
     system, dense, w = _system()
     v = R.normal(size=8)
     v -= w * (w @ v)
-    np.testing.assert_allclose(newton_system.product(system, jnp.asarray(v)), dense @ v)
-    unpinned = np.diag(dense) - w**2
-    np.testing.assert_allclose(newton_system.diagonal(system), unpinned)
+    np.testing.assert_allclose(schur.product(system, jnp.asarray(v)), dense @ v)
+    without_gauge = np.diag(dense) - w**2
+    np.testing.assert_allclose(schur.diagonal(system), without_gauge)
     expected = np.linalg.solve(dense, v)
-    direct = newton_system.solve_cholesky(system, jnp.asarray(v))
+    direct = schur.solve_cholesky(system, jnp.asarray(v))
     np.testing.assert_allclose(direct, expected, rtol=1e-9)
-    steps = newton_system.solve_cg(
-        system, jnp.asarray(v), jnp.asarray(1e-13), jnp.asarray(100)
-    )
+    steps = schur.solve_cg(system, jnp.asarray(v), jnp.asarray(1e-13), jnp.asarray(100))
     np.testing.assert_allclose(steps.x, expected, rtol=1e-8, atol=1e-12)
 
 
@@ -171,7 +169,7 @@ def test_solve_that_fails_is_nan():
 def test_a_linear_solve_that_went_wrong_is_nan(monkeypatch):
     """The residual is looked at: a finite wrong answer must not get out."""
     monkeypatch.setattr(
-        newton_system, "solve_cholesky", lambda system, rhs, refinements=0: 10 * rhs
+        schur, "solve_cholesky", lambda system, rhs, refinements=0: 10 * rhs
     )
     plan, top, bottom = R.random((6, 9)), R.normal(size=6), R.normal(size=9)
     u, _ = implicit.solve_hessian(*(jnp.asarray(x) for x in (plan, top, bottom)))

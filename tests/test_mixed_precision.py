@@ -8,21 +8,19 @@ import pytest
 import jaxsns
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.hessian import mixed_precision
-from jaxsns.hessian import schur as newton_system
+from jaxsns.hessian import schur as schur
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
 from jaxsns.numerics import largest_scaling
 
 
-def system_of(
-    plan: np.ndarray, shift: float, spread: float = 8.0
-) -> newton_system.NewtonSystem:
+def system_of(plan: np.ndarray, shift: float, spread: float = 8.0) -> schur.SchurSystem:
     """Newton system of a plan, with scalings far from 1 around the kernel."""
     rng = np.random.default_rng(5)
     u, v = (np.exp(spread * rng.normal(size=k)) for k in plan.shape)
     v = v / v.max()
     kernel = plan / u[:, None] / v[None, :]
     size = kernel.max(axis=0)
-    return newton_system.make_system(
+    return schur.make_system(
         DenseKernel(jnp.asarray(kernel / size)),
         jnp.asarray(u),
         jnp.asarray(v * size),
@@ -41,10 +39,10 @@ def blocks(link: float) -> np.ndarray:
     return plan / plan.sum()
 
 
-def dense(system: newton_system.NewtonSystem) -> np.ndarray:
+def dense(system: schur.SchurSystem) -> np.ndarray:
     """The matrix, from products with unit vectors in float64."""
     n = system.pin.size
-    product = jax.vmap(lambda v: newton_system.product(system, v))
+    product = jax.vmap(lambda v: schur.product(system, v))
     return np.asarray(product(jnp.eye(n)))
 
 
@@ -59,7 +57,7 @@ def test_the_residual_is_as_small_as_it_was_asked_to_be(link, tolerance):
     rough = mixed_precision.copy(system)
     assert rough.kernel.matrix.dtype == jnp.float32
     rng = np.random.default_rng(1)
-    rhs = newton_system.project(system, jnp.asarray(1e-30 * rng.normal(size=40)))
+    rhs = schur.project(system, jnp.asarray(1e-30 * rng.normal(size=40)))
     end = mixed_precision.solve(
         system, rough, rhs, jnp.asarray(tolerance), jnp.asarray(400)
     )
@@ -92,7 +90,7 @@ def test_most_products_are_in_float32(spread, tolerance, anew, monkeypatch):
     monkeypatch.setattr(mixed_precision, "conjugate_gradient", counting)
     system = system_of(blocks(1.0), 1e-4, spread)
     rough = mixed_precision.copy(system)
-    rhs = newton_system.project(system, jnp.sin(jnp.arange(40.0)))
+    rhs = schur.project(system, jnp.sin(jnp.arange(40.0)))
     limits = jnp.asarray(tolerance), jnp.asarray(400)
     end = mixed_precision.solve(system, rough, rhs, *limits)
     (first, single), (second, double) = spent
@@ -114,11 +112,11 @@ def test_a_row_that_float32_leaves_out_is_not_forgotten():
     plan[0, 1:] *= 1e-9
     plan[1:, 0] *= 1e-9
     system = system_of(plan, 0.0)
-    rhs = newton_system.project(system, jnp.sin(1 + jnp.arange(40.0)))
+    rhs = schur.project(system, jnp.sin(1 + jnp.arange(40.0)))
     end = mixed_precision.solve(
         system, mixed_precision.copy(system), rhs, jnp.asarray(0.1), jnp.asarray(400)
     )
-    weights = 1 / newton_system.diagonal(newton_system.unpinned(system))
+    weights = 1 / schur.diagonal(schur.without_gauge(system))
     assert float(1 / weights[0]) < mixed_precision.LEAST_DIAGONAL
     residual = rhs - dense(system) @ end.x
     fallen = jnp.sqrt((residual @ (weights * residual)) / (rhs @ (weights * rhs)))
@@ -135,14 +133,14 @@ def test_a_copy_serves_other_points_on_its_kernel():
     u, kernel = system.left * np.exp(far), np.asarray(system.kernel.matrix)
     v = 1 / (kernel.T @ u)
     rows, columns = u * (kernel @ v), np.ones(50)
-    other = newton_system.make_system(
+    other = schur.make_system(
         system.kernel, u, jnp.asarray(v), rows, jnp.asarray(columns), system.shift
     )
-    rhs = newton_system.project(other, jnp.sin(jnp.arange(40.0)))
+    rhs = schur.project(other, jnp.sin(jnp.arange(40.0)))
     end = mixed_precision.solve(
         other, mixed_precision.copy(system), rhs, jnp.asarray(1e-4), jnp.asarray(400)
     )
-    alone = newton_system.solve_cg(other, rhs, 1e-4, 400)
+    alone = schur.solve_cg(other, rhs, 1e-4, 400)
     exact = np.linalg.solve(dense(other), np.asarray(rhs))
     assert bool(end.converged)
     assert int(end.steps) <= int(alone.steps) + 1  # and the one for the residual
@@ -192,7 +190,7 @@ def test_a_limit_of_products_is_kept():
     """Both kinds and the product in between count."""
     system = system_of(blocks(1e-6), 0.0)
     rough = mixed_precision.copy(system)
-    rhs = newton_system.project(system, jnp.sin(jnp.arange(40.0)))
+    rhs = schur.project(system, jnp.sin(jnp.arange(40.0)))
     run = jax.jit(mixed_precision.solve)
     for most in (0, 1, 2, 5, 12):
         end = run(system, rough, rhs, jnp.asarray(1e-5), jnp.asarray(most))
@@ -204,7 +202,7 @@ def test_a_limit_of_products_is_kept():
 def test_a_copy_that_is_of_no_use_does_no_harm():
     """Directions are right whatever the copy holds; NaN included."""
     system = system_of(blocks(1.0), 1e-3)
-    rhs = newton_system.project(system, jnp.sin(jnp.arange(40.0)))
+    rhs = schur.project(system, jnp.sin(jnp.arange(40.0)))
     exact = np.linalg.solve(dense(system), np.asarray(rhs))
     copy = mixed_precision.copy(system)
     for value in (jnp.nan, 0.0, 1e30):

@@ -164,7 +164,7 @@ def test_omega_is_the_optimum_of_the_measured_contraction():
 def test_unsafe_relaxation_is_replaced_by_the_plain_step():
     masses = jnp.asarray([0.5, 0.5])
     sums = jnp.asarray([1e-8, 1.0])
-    target = marginal.target(masses, None, masses, jnp.asarray(1.0))
+    target = marginal.constraint(masses, None, masses, jnp.asarray(1.0))
     zero, omega = jnp.zeros(2), jnp.asarray(1.95)
     step, gain = overrelaxed.relaxed(target, zero, sums, omega)
     np.testing.assert_allclose(step, np.log(np.asarray(masses / sums)))

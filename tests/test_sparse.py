@@ -12,7 +12,7 @@ import references
 import jaxsns
 from jaxsns import NewtonOptions
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.hessian import schur as newton_system
+from jaxsns.hessian import schur as schur
 from jaxsns.hessian import sparse_system
 from jaxsns.solvers.newton import direction, sparse_direction, ways
 
@@ -62,7 +62,7 @@ def test_the_lumped_system_is_the_matrix_it_says_and_is_definite():
     point = _point(40, 50, sparse=True)
     kernel = np.asarray(point.kernel.matrix)
     shift = jnp.asarray(1e-3)
-    system = newton_system.make_system(
+    system = schur.make_system(
         point.kernel, point.u, point.v, point.rows, point.columns, shift
     )
     pattern = sparse_system.largest(point.kernel, point.u, point.v, point.rows)
@@ -71,7 +71,7 @@ def test_the_lumped_system_is_the_matrix_it_says_and_is_definite():
     stiff = point.row_stiffness, point.column_stiffness
     near = sparse_system.lumped(system, entries, point.u, point.v, sums, stiff)
     eye = np.eye(40)
-    got = np.stack([newton_system.product(near, jnp.asarray(e)) for e in eye])
+    got = np.stack([schur.product(near, jnp.asarray(e)) for e in eye])
     kept = np.stack([entries.transpose_times(jnp.asarray(e)) for e in eye])
     assert np.all((kept == 0) | np.isclose(kept, kernel))
     theta = sparse_system.THETA
@@ -83,7 +83,7 @@ def test_the_lumped_system_is_the_matrix_it_says_and_is_definite():
     expected = root[:, None] * schur * root + 1e-3 * eye + np.outer(w, w)
     np.testing.assert_allclose(got, expected, atol=1e-12)
     assert np.linalg.eigvalsh(got).min() > 0
-    np.testing.assert_allclose(newton_system.diagonal(near), np.diag(got) - w**2)
+    np.testing.assert_allclose(schur.diagonal(near), np.diag(got) - w**2)
 
 
 def _find(point, kind, solver="sparse", target=1e-9):

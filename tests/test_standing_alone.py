@@ -6,12 +6,12 @@ import pytest
 
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.hessian import mixed_precision
-from jaxsns.hessian import schur as newton_system
+from jaxsns.hessian import schur as schur
 
 N = 200
 
 
-def alone(d: int) -> tuple[newton_system.NewtonSystem, np.ndarray, np.ndarray]:
+def alone(d: int) -> tuple[schur.SchurSystem, np.ndarray, np.ndarray]:
     """System, dense matrix and right side of a plan between points in d dimensions.
 
     After some Sinkhorn sweeps of a loop; the residual is what they left.
@@ -30,9 +30,7 @@ def alone(d: int) -> tuple[newton_system.NewtonSystem, np.ndarray, np.ndarray]:
     ones = jnp.ones(N)
     sums = jnp.asarray(rows), jnp.asarray(columns)
     shift = jnp.asarray(1e-14)
-    system = newton_system.make_system(
-        DenseKernel(jnp.asarray(plan)), ones, ones, *sums, shift
-    )
+    system = schur.make_system(DenseKernel(jnp.asarray(plan)), ones, ones, *sums, shift)
     q = plan / np.sqrt(rows)[:, None] / np.sqrt(columns)
     w = np.sqrt(rows / rows.sum())
     rhs = (1 / N - rows) / np.sqrt(rows)
@@ -58,7 +56,7 @@ def test_few_products_find_a_direction(d, most, rough):
             system, copy, right, jnp.asarray(1e-3), jnp.asarray(5000)
         )
     else:
-        end = newton_system.solve_cg(system, right, 1e-3, 5000)
+        end = schur.solve_cg(system, right, 1e-3, 5000)
     assert bool(end.converged)
     assert int(end.steps) <= most
     left = np.asarray(end.x) - wanted

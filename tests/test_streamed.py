@@ -17,8 +17,6 @@ from jaxsns.geometry.top_k import top_k
 from jaxsns.linear import anderson
 from jaxsns.solvers.streamed import driver
 from jaxsns.streaming import clusters, plan_model
-from jaxsns.streaming.arrangement import arrange
-from jaxsns.streaming.passes import look
 from tests import references
 
 R = np.random.default_rng(0)
@@ -143,11 +141,11 @@ def test_model_has_the_sums_of_the_plan_and_is_the_plan_where_lists_are_whole():
         _cloud(2, 40, 36), _masses(40, [3]), _masses(36, [0, 5]), epsilon=0.3
     )
     problem = dataclasses.replace(problem, geometry=cloud)
-    arranged = arrange(problem)
+    arranged = sort_into_clusters(problem)
     inner, shapes = arranged.problem, arranged.shapes
     n, m = inner.shape
     f = jnp.where(inner.a > 0, jnp.asarray(R.normal(size=n)), -1e150)
-    seen = look(inner, f, shapes)
+    seen = semidual_pass(inner, f, shapes)
     plan = np.exp((f[:, None] + seen.g[None] - inner.geometry.dense().cost) / 0.3)
     np.testing.assert_allclose(seen.rows, plan.sum(1), rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(plan.sum(0), inner.b, rtol=1e-12, atol=1e-15)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import Dense
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.numerics import goal, largest_scaling, safe_log, unit_roundoff
+from jaxsns.numerics import goal, largest_scaling, machine_epsilon, safe_log
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 from jaxsns.solvers import iteration
@@ -81,7 +81,7 @@ def _fitted_rows(measures: Measures, g: jax.Array) -> jax.Array:
     ones = jnp.ones_like(measures.costs[0, 0])
 
     def one(cost, masses, g):
-        return dual.best_rows(problem_of(cost, masses, ones, measures.epsilon), g)
+        return dual.row_update(problem_of(cost, masses, ones, measures.epsilon), g)
 
     return jax.vmap(one)(measures.costs, measures.masses, g)
 
@@ -134,7 +134,7 @@ def update(
     totals = jnp.sum(measures.masses, axis=1)
     limit = largest_scaling(dtype)
     aim = goal(tolerance)
-    noise = unit_roundoff(dtype)
+    noise = machine_epsilon(dtype)
     kernels, top = jax.vmap(lambda c, f: Dense(c).absorb(f, epsilon))(
         measures.costs, state.f
     )

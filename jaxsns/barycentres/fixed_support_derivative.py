@@ -9,7 +9,7 @@ them at fixed potentials,
     sum_k w_k dg_k = - sum_k dw_k g_k
 
 Each df_k is eliminated, which leaves S_k = B_k - P_k^T A_k^-1 P_k as in
-`newton_system`, here scaled by the masses b of the barycentre, which all k share:
+`schur`, here scaled by the masses b of the barycentre, which all k share:
 
     N_k u_k = z + v_k,   sum_k w_k u_k = h,   N_k = b^-1/2 S_k b^-1/2 + s s^T
 
@@ -25,7 +25,7 @@ from jaxsns.barycentres import bregman
 from jaxsns.barycentres.bregman import Measures, weighted_sum
 from jaxsns.hessian.schur import inverse_root
 from jaxsns.linear import cholesky, lapack
-from jaxsns.numerics import default_shift, matmul, unit_roundoff
+from jaxsns.numerics import default_shift, machine_epsilon, matmul
 from jaxsns.problem import dual
 
 
@@ -52,7 +52,7 @@ def _solve_coupled(weights: jax.Array, matrices: jax.Array, h: jax.Array, v: jax
     products with the matrices only.
     """
     times = jax.vmap(matmul)
-    refinements = 1 if unit_roundoff(h.dtype) < 1e-12 else 3
+    refinements = 1 if machine_epsilon(h.dtype) < 1e-12 else 3
 
     def product(x):
         z, u = x

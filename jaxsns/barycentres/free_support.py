@@ -24,7 +24,7 @@ from jaxsns.barycentres.fixed_support import (
 )
 from jaxsns.barycentres.free_support_derivative import Clouds, attach, attached, mean
 from jaxsns.geometry import PointCloud
-from jaxsns.numerics import default_tolerance, unit_roundoff
+from jaxsns.numerics import default_tolerance, machine_epsilon
 from jaxsns.problem.checks import is_traced, mass_slack, require
 from jaxsns.problem.inputs import as_float
 from jaxsns.solution import require_converged
@@ -122,7 +122,7 @@ def _iterate(clouds: Clouds, start, tolerance, inner_tolerance, max_steps, valid
         error = jnp.sqrt(jnp.max(jnp.sum((new - y) ** 2, axis=1))) / spread
         idle = jnp.where(error < s.best, 0, s.idle + 1)
         # Away from rounding movements may well grow: on the way out of a saddle.
-        stalled = (idle >= IDLE) & (error < unit_roundoff(y.dtype) ** 0.5)
+        stalled = (idle >= IDLE) & (error < machine_epsilon(y.dtype) ** 0.5)
         step = s.step + 1
         status = iteration.verdict(error, tolerance, step, max_steps, stalled)
         failed = jnp.max(jnp.where(inner == code(Status.CONVERGED), 0, inner))

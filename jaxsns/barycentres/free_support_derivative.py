@@ -17,7 +17,7 @@ from jaxsns.geometry import PointCloud
 from jaxsns.hessian.schur import inverse_root
 from jaxsns.implicit import potentials as implicit
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
-from jaxsns.numerics import matmul, unit_roundoff
+from jaxsns.numerics import machine_epsilon, matmul
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 
@@ -54,7 +54,7 @@ def attached(clouds: Clouds, y: jax.Array, f: jax.Array, g: jax.Array):
 
 def _conjugate_gradients(product, rhs: jax.Array) -> jax.Array:
     """Solve A x = rhs, [m, d]; NaN if it fails."""
-    unit = unit_roundoff(rhs.dtype)
+    unit = machine_epsilon(rhs.dtype)
     scale = jnp.max(jnp.abs(rhs))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
     flat = (rhs / scale).ravel()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsns.numerics import forbidden, unit_roundoff
+from jaxsns.numerics import forbidden_cost, machine_epsilon
 from jaxsns.problem.checks import not_finite
 
 Found = Iterator[tuple[str, str]]
@@ -35,7 +35,7 @@ class Numbers(NamedTuple):
     @property
     def banned(self) -> np.ndarray:
         """[n, m] bool: forbidden pairs, as `numerics.is_forbidden`."""
-        return self.cost >= 1e-5 * forbidden(self.dtype)
+        return self.cost >= 1e-5 * forbidden_cost(self.dtype)
 
     @property
     def used(self) -> np.ndarray:
@@ -176,7 +176,7 @@ def rounding_error(x: Numbers) -> float:
     0.5 of that, and 4 u, is what was measured (uniform costs, points and costs with
     an offset, n = 60 and 300, epsilon 0.1 to 1e-4, both dtypes).
     """
-    unit = unit_roundoff(x.dtype)
+    unit = machine_epsilon(x.dtype)
     return unit * (4 + 0.5 * potential_size(x) / x.epsilon)
 
 
@@ -222,7 +222,7 @@ def spectral_gap(plan: np.ndarray) -> tuple[float, int] | None:
 
 def condition(x: Numbers, gap: float, blocks: int) -> Found:
     """Whether the plan fixes the potentials: errors grow by 1 / gap."""
-    unit = unit_roundoff(x.dtype)
+    unit = machine_epsilon(x.dtype)
     # What is short of the tolerance has other troubles, and this is of the solution.
     grown = max(min(x.error or 0.0, x.tolerance), unit) / gap
     if grown > 1e-2 and x.rho_a is None and x.rho_b is None:

@@ -22,7 +22,7 @@ from jax.core import Tracer
 from jaxsns.gaussian import covariances, riccati
 from jaxsns.gaussian.matrix_sqrt import clipped_root, symmetric_part
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
-from jaxsns.numerics import matmul, unit_roundoff
+from jaxsns.numerics import machine_epsilon, matmul
 from jaxsns.status import Status, code
 
 
@@ -77,7 +77,7 @@ def _attach_jvp(primals, tangents):
             product,
             b,
             lambda c: matmul(matrix, c) + matmul(c, matrix),
-            10 * unit_roundoff(b.dtype),
+            10 * machine_epsilon(b.dtype),
             10 * b.size,
         )
         return jnp.where(end.converged, end.x, jnp.nan)

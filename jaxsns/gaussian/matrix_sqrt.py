@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.linear import lapack
-from jaxsns.numerics import matmul, unit_roundoff
+from jaxsns.numerics import machine_epsilon, matmul
 
 
 def symmetric_part(a: jax.Array) -> jax.Array:
@@ -26,7 +26,7 @@ def symmetric_part(a: jax.Array) -> jax.Array:
 
 def resolution(a: jax.Array) -> float:
     """Relative size, d times the roundoff, below which an eigenvalue is noise."""
-    return a.shape[-1] * unit_roundoff(a.dtype)
+    return a.shape[-1] * machine_epsilon(a.dtype)
 
 
 def spectrum(a: jax.Array) -> tuple[jax.Array, jax.Array]:

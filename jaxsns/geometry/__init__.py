@@ -4,8 +4,8 @@ from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.grid import Grid
 from jaxsns.geometry.point_cloud import PointCloud
 from jaxsns.geometry.streamed import Streamed
-from jaxsns.geometry.transposed import Flipped
+from jaxsns.geometry.transposed import TransposedCost
 
-Geometry = Dense | PointCloud | Streamed | Flipped | Grid
+Geometry = Dense | PointCloud | Streamed | TransposedCost | Grid
 
-__all__ = ["Dense", "Flipped", "Geometry", "Grid", "PointCloud", "Streamed"]
+__all__ = ["Dense", "TransposedCost", "Geometry", "Grid", "PointCloud", "Streamed"]

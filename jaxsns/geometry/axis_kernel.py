@@ -28,7 +28,7 @@ from jaxsns.numerics import matmul
 
 
 def number_of_tiles(dtype: jnp.dtype, kinked: bool = False) -> int:
-    """Tiles of an axis: squared distances then fit down to 1e-4 of their maximum.
+    """TiledCost of an axis: squared distances then fit down to 1e-4 of their maximum.
 
     Where costs have a kink spreads fall with the number of tiles only, not with its
     square; |x - y| fits down to 1e-4 in float64 and 4e-4 in float32 (two axes).
@@ -55,7 +55,7 @@ def negligible(dtype: jnp.dtype) -> float:
     return 680.0 if jnp.finfo(dtype).bits >= 64 else 85.0
 
 
-class Tiles(NamedTuple):
+class TiledCost(NamedTuple):
     """Costs of one axis over epsilon, cut into I x J pairs of tiles and split."""
 
     cost: jax.Array  # [m, n] c
@@ -65,10 +65,10 @@ class Tiles(NamedTuple):
     safe: jax.Array  # [2] bool: the spread of d, and twice it, is within the range
 
 
-class Stage(NamedTuple):
+class AxisKernel(NamedTuple):
     """The weights S of all lines, in two forms; `safe` tells which one holds."""
 
-    tiles: Tiles
+    tiles: TiledCost
     w_in: jax.Array  # [I, J, q, r]
     w_out: jax.Array  # [I, J, p, r]
     log_in: jax.Array  # [n, r] l
@@ -94,7 +94,7 @@ def _blocks(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.swapaxes(x.reshape(I, p, J, q), 1, 2)
 
 
-def cut(cost: jax.Array, number: int) -> Tiles:
+def tile(cost: jax.Array, number: int) -> TiledCost:
     """Cut and split the costs [m, n] of an axis, in units of epsilon. O(n m)."""
     (I, p), (J, q) = (_widths(count, number) for count in cost.shape)
     c = _blocks(cost, (I, J, p, q))
@@ -107,7 +107,7 @@ def cut(cost: jax.Array, number: int) -> Tiles:
     spread = jnp.max(high - low)
     safe = jnp.stack([power * spread <= largest_spread(cost.dtype) for power in (1, 2)])
     core = jnp.exp(jnp.where(safe[0], middle[:, :, None, None] - d, 0))
-    return Tiles(cost, alpha + middle[:, :, None], beta, core, safe)
+    return TiledCost(cost, alpha + middle[:, :, None], beta, core, safe)
 
 
 def _tiled(x: jax.Array, shape: tuple[int, ...], fill: float = 0) -> jax.Array:
@@ -116,7 +116,7 @@ def _tiled(x: jax.Array, shape: tuple[int, ...], fill: float = 0) -> jax.Array:
     return _padded(x, J * q, 0, constant_values=fill).reshape(J, q, -1)
 
 
-def _entering(tiles: Tiles, log: jax.Array):
+def _entering(tiles: TiledCost, log: jax.Array):
     """w_in, and the logarithms [I, J, p, r] of w_out and of sums, before scaling."""
     x = _tiled(log, tiles.core.shape[1::2], -jnp.inf)[None] - tiles.beta[..., None]
     top = jax.lax.stop_gradient(jnp.max(x, axis=2, keepdims=True))
@@ -131,53 +131,53 @@ def _leaving(scale: jax.Array, sums: jax.Array, count: int) -> jax.Array:
     return out.reshape(-1, out.shape[-1])[:count]
 
 
-def _exact_log(tiles: Tiles, log: jax.Array) -> jax.Array:
+def _exact_log(tiles: TiledCost, log: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(log[None] - tiles.cost[:, :, None], axis=1)
 
 
-def log_sums(tiles: Tiles, log: jax.Array) -> jax.Array:
+def log_sums(tiles: TiledCost, log: jax.Array) -> jax.Array:
     """[m, r] out of logarithms l [n, r]."""
 
-    def fast(tiles: Tiles, log: jax.Array):
+    def fast(tiles: TiledCost, log: jax.Array):
         _, scale, sums = _entering(tiles, log)
         return _leaving(scale, sums, tiles.cost.shape[0])
 
     return jax.lax.cond(tiles.safe[0], fast, jax.checkpoint(_exact_log), tiles, log)
 
 
-def stage(tiles: Tiles, log: jax.Array) -> Stage:
+def axis_kernel(tiles: TiledCost, log: jax.Array) -> AxisKernel:
     """Weights of logarithms l [n, r]: 2 (n + m) r arrays times the number of tiles."""
     m = tiles.cost.shape[0]
 
-    def fast(tiles: Tiles, log: jax.Array):
+    def fast(tiles: TiledCost, log: jax.Array):
         w_in, scale, sums = _entering(tiles, log)
         out = _leaving(scale, sums, m)
         w_out = jnp.exp(scale - _tiled(out, tiles.core.shape[::2], jnp.inf)[:, None])
         return w_in, w_out, out
 
-    def exact(tiles: Tiles, log: jax.Array):
+    def exact(tiles: TiledCost, log: jax.Array):
         (I, J, p, q), r = tiles.core.shape, log.shape[1]
         nothing = lambda size: jnp.zeros((I, J, size, r), log.dtype)
         return nothing(q), nothing(p), jax.checkpoint(_exact_log)(tiles, log)
 
     w_in, w_out, out = jax.lax.cond(tiles.safe[0], fast, exact, tiles, log)
-    return Stage(tiles, w_in, w_out, log, out)
+    return AxisKernel(tiles, w_in, w_out, log, out)
 
 
-def _weights(s: Stage, factor: jax.Array | None, power: int) -> jax.Array:
+def _weights(s: AxisKernel, factor: jax.Array | None, power: int) -> jax.Array:
     """[m, n, r] what `apply` sums, each an exponential; never stored, XLA fuses it."""
     log = s.log_in[None] - s.tiles.cost[:, :, None] - s.log_out[:, None]
     weights = jnp.exp(power * log)
     return weights if factor is None else weights * factor[:, :, None]
 
 
-def _parts(s: Stage, factor: jax.Array | None, power: int):
+def _parts(s: AxisKernel, factor: jax.Array | None, power: int):
     core, w_in, w_out = (x**power for x in (s.tiles.core, s.w_in, s.w_out))
     return core if factor is None else core * _blocks(factor, core.shape), w_in, w_out
 
 
 def apply(
-    s: Stage, v: jax.Array, factor: jax.Array | None = None, power: int = 1
+    s: AxisKernel, v: jax.Array, factor: jax.Array | None = None, power: int = 1
 ) -> jax.Array:
     """Sum over j of S_ij^power factor_ij v_j in each line: v [r, n] to [m, r].
 
@@ -199,7 +199,7 @@ def apply(
 
 
 def apply_transposed(
-    s: Stage, u: jax.Array, factor: jax.Array | None = None, power: int = 1
+    s: AxisKernel, u: jax.Array, factor: jax.Array | None = None, power: int = 1
 ) -> jax.Array:
     """Sum over i of S_ij^power factor_ij u_i in each line: u [m, r] to [r, n]."""
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxsns.geometry import column_maxima
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.numerics import (
-    excess,
-    far_below,
+    dual_slack,
+    finite_minus_inf,
     is_forbidden,
     matmul,
     permitted_costs,
@@ -99,9 +99,9 @@ class Dense:
     def log_plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
         """[n, m] (f_i + g_j - C_ij) / epsilon."""
         cost = self._read_with(f)
-        log = excess(f[:, None], g[None, :], cost) / epsilon
+        log = dual_slack(f[:, None], g[None, :], cost) / epsilon
         # Potentials of a row without permitted pairs cancel such a cost by chance.
-        return jnp.where(is_forbidden(cost), far_below(log.dtype), log)
+        return jnp.where(is_forbidden(cost), finite_minus_inf(log.dtype), log)
 
     def plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
         """[n, m] exp((f_i + g_j - C_ij) / epsilon), in mass."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxsns.geometry import axis_kernel, costs, separable_kernel
 from jaxsns.geometry.dense import Dense
-from jaxsns.geometry.separable_kernel import GridKernel
-from jaxsns.numerics import far_below
+from jaxsns.geometry.separable_kernel import SeparableKernel
+from jaxsns.numerics import finite_minus_inf
 
 Arrays = tuple[jax.Array, ...]
 
@@ -187,7 +187,7 @@ class Grid:
         """Of sums over rows (axis=0) or columns, the last axis of the grid first."""
         oriented = [c.T if axis == 0 else c for c in self.axes()]
         return tuple(
-            axis_kernel.cut(c / epsilon, self._tiles) for c in reversed(oriented)
+            axis_kernel.tile(c / epsilon, self._tiles) for c in reversed(oriented)
         )
 
     def softmin(self, potential: jax.Array, epsilon: jax.Array, axis: int):
@@ -200,7 +200,9 @@ class Grid:
         rows = jnp.exp((f - self.softmin(g, epsilon, axis=1)) / epsilon)
         return rows, jnp.exp((g - self.softmin(f, epsilon, axis=0)) / epsilon)
 
-    def absorb(self, f: jax.Array, epsilon: jax.Array) -> tuple[GridKernel, jax.Array]:
+    def absorb(
+        self, f: jax.Array, epsilon: jax.Array
+    ) -> tuple[SeparableKernel, jax.Array]:
         """Kernel of given row potentials, each column scaled to a sum of 1.
 
         Returns K = exp((f_i - C_ij - top_j) / epsilon) as stages, and top [m].
@@ -244,5 +246,5 @@ class Grid:
 
 def _bounded(potential: jax.Array) -> jax.Array:
     """A potential with a finite stand-in for -inf."""
-    low = far_below(potential.dtype)
+    low = finite_minus_inf(potential.dtype)
     return jnp.where(potential < low, low, potential)

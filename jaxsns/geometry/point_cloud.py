@@ -11,7 +11,7 @@ from jaxsns.geometry import costs, memory
 from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.sharding import Mesh
 from jaxsns.geometry.streamed import Streamed
-from jaxsns.geometry.transposed import Flipped
+from jaxsns.geometry.transposed import TransposedCost
 
 
 @functools.partial(
@@ -117,12 +117,14 @@ class PointCloud:
             factor = factor * self.factor
         return dataclasses.replace(self, factor=factor)
 
-    def formed(self) -> Dense | Streamed | Flipped:
+    def formed(self) -> Dense | Streamed | TransposedCost:
         """Return the geometry on which a solve runs: a matrix, or blocks of it."""
         if self.mesh is not None:
             assert self.axis is not None
             other = self.in_blocks().transposed()
-            return Flipped(dataclasses.replace(other, mesh=Mesh(self.mesh, self.axis)))
+            return TransposedCost(
+                dataclasses.replace(other, mesh=Mesh(self.mesh, self.axis))
+            )
         streamed = self.streamed
         if streamed is None:
             streamed = not memory.fits(*self.shape, self.dtype)

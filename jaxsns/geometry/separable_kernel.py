@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import axis_kernel
-from jaxsns.geometry.axis_kernel import Stage, Tiles
+from jaxsns.geometry.axis_kernel import AxisKernel, TiledCost
 
 
-class GridKernel(NamedTuple):
+class SeparableKernel(NamedTuple):
     """K [n, m] with entries exp((f_i - C_ij - top_j) / epsilon), columns of sum 1.
 
     K^T is a product of stages, the last axis first. No entry of K is ever formed, so
     there is no Gram matrix to factorise.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[AxisKernel, ...]
 
     factorisable = False
 
@@ -62,22 +62,24 @@ class GridKernel(NamedTuple):
         return v.reshape(-1)
 
 
-def _lines(log: jax.Array, tiles: Tiles) -> jax.Array:
+def _lines(log: jax.Array, tiles: TiledCost) -> jax.Array:
     """[n_k, r] an array whose last axis is that of the tiles, that axis first."""
     return log.reshape(-1, tiles.cost.shape[1]).T
 
 
-def log_sums(tiles: tuple[Tiles, ...], log: jax.Array) -> jax.Array:
+def log_sums(tiles: tuple[TiledCost, ...], log: jax.Array) -> jax.Array:
     """[m] log sum_i exp(l_i - C_ij / epsilon) of l [n]; last axis first."""
     for t in tiles:
         log = axis_kernel.log_sums(t, _lines(log, t))
     return log.reshape(-1)
 
 
-def absorb(tiles: tuple[Tiles, ...], log: jax.Array) -> tuple[GridKernel, jax.Array]:
+def absorb(
+    tiles: tuple[TiledCost, ...], log: jax.Array
+) -> tuple[SeparableKernel, jax.Array]:
     """Kernel of l = f / epsilon [n], and [m] the logarithms that it was divided by."""
     stages = []
     for t in tiles:
-        stages.append(axis_kernel.stage(t, _lines(log, t)))
+        stages.append(axis_kernel.axis_kernel(t, _lines(log, t)))
         log = stages[-1].log_out
-    return GridKernel(tuple(stages)), log.reshape(-1)
+    return SeparableKernel(tuple(stages)), log.reshape(-1)

@@ -11,7 +11,7 @@ from jaxsns.geometry.streamed import Streamed
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Flipped:
+class TransposedCost:
     """The costs of `other`, [m, n], with rows and columns exchanged: [n, m]."""
 
     other: Streamed
@@ -36,7 +36,7 @@ class Flipped:
         """Return the costs with rows and columns exchanged."""
         return self.other
 
-    def formed(self) -> "Flipped":
+    def formed(self) -> "TransposedCost":
         """Return the geometry on which a solve runs: this one."""
         return self
 

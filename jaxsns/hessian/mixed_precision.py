@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry.kernel import DenseKernel, Kernel
-from jaxsns.hessian import schur as newton_system
-from jaxsns.hessian.schur import NewtonSystem
+from jaxsns.hessian import schur as schur
+from jaxsns.hessian.schur import SchurSystem
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import smallest_kept
 
@@ -47,7 +47,7 @@ class Rough(NamedTuple):
     right: jax.Array  # [m] r
 
 
-def copy(system: NewtonSystem) -> Rough:
+def copy(system: SchurSystem) -> Rough:
     """Return Q of a system in float32, without what is subnormal there."""
     kernel, left, right = system.kernel, system.left, system.right
     assert isinstance(kernel, DenseKernel)
@@ -63,19 +63,19 @@ def _over(scaling: jax.Array, known: jax.Array) -> jax.Array:
 
 @jax.named_scope("conjugate_gradients")
 def solve(
-    system: NewtonSystem,
+    system: SchurSystem,
     rough: Rough,
     rhs: jax.Array,
     tolerance: jax.Array,
     max_steps: jax.Array,
 ) -> CGResult:
-    """`newton_system.solve_cg` with most products in float32.
+    """`schur.solve_cg` with most products in float32.
 
     rough: `copy` of the system, or of another on its kernel. Products of both kinds,
     and the one that finds the residual anew if there is one, count as steps.
     """
-    pinned, system = system, newton_system.unpinned(system)
-    diagonal = newton_system.diagonal(system)
+    pinned, system = system, schur.without_gauge(system)
+    diagonal = schur.diagonal(system)
     inverse = 1 / diagonal
     square = jnp.vdot(rhs, inverse * rhs)
     size = jnp.sqrt(jnp.where(square > 0, square, 1))
@@ -92,7 +92,7 @@ def solve(
     aim = jnp.maximum(tolerance, ROUNDING / least)
     most = jnp.where(tolerance >= FINEST, jnp.minimum(max_steps, MOST), 0)
     first = conjugate_gradient(
-        lambda v: jnp.where(told, newton_system.product(low, v), 0),
+        lambda v: jnp.where(told, schur.product(low, v), 0),
         single(jnp.where(told, rhs / size, 0)),
         lambda v: low_inverse * v,
         single(aim),
@@ -111,7 +111,7 @@ def solve(
 
     def left_over():
         x = found
-        residual = rhs - newton_system.product(system, x)
+        residual = rhs - schur.product(system, x)
         fallen = jnp.vdot(residual, inverse * residual)
         better = fallen < square  # not if float32 made it worse, or NaN
         pick = lambda new, old: jnp.where(better, new, old)
@@ -122,12 +122,12 @@ def solve(
     x, residual = jax.lax.cond(asked, left_over, believed)
     spent = first.steps + jnp.where(asked, 1, 0)
     second = conjugate_gradient(
-        lambda v: newton_system.product(system, v),
+        lambda v: schur.product(system, v),
         residual,
         lambda v: inverse * v,
         jnp.where(spent > 0, SLACK, 1) * tolerance,
         jnp.maximum(max_steps - spent, 0),
         norms,
     )
-    x = newton_system.project(pinned, x + second.x)
+    x = schur.project(pinned, x + second.x)
     return CGResult(x, spent + second.steps, second.converged)

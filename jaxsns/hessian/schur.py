@@ -27,7 +27,7 @@ STRIPES = 4  # in which a matrix is built before it is factorised
 WHOLE = 128  # rows, up to which it is built at once: less to compile
 
 
-class NewtonSystem(NamedTuple):
+class SchurSystem(NamedTuple):
     """A above, as a kernel and the scalings around it: Q = diag(left) K diag(right)."""
 
     kernel: Kernel
@@ -52,12 +52,12 @@ def make_system(
     columns: jax.Array,
     shift: jax.Array,
     gauge: ArrayLike = True,
-) -> NewtonSystem:
+) -> SchurSystem:
     """System of the plan diag(u) K diag(v) with R and S given as rows and columns."""
     positive = rows > 0
     roots = jnp.where(positive, jnp.sqrt(jnp.where(positive, rows, 1)), 0)
     pin = jnp.where(gauge, roots / jnp.sqrt(jnp.sum(rows)), 0)
-    return NewtonSystem(
+    return SchurSystem(
         kernel,
         u * inverse_root(rows),
         v * inverse_root(columns),
@@ -67,7 +67,7 @@ def make_system(
     )
 
 
-def product(system: NewtonSystem, vector: jax.Array) -> jax.Array:
+def product(system: SchurSystem, vector: jax.Array) -> jax.Array:
     """A times a vector, [n]: two products with the kernel."""
     squares = system.right**2
     outer = system.left * system.kernel.normal(squares, system.left * vector)
@@ -75,12 +75,12 @@ def product(system: NewtonSystem, vector: jax.Array) -> jax.Array:
     return (system.unit + system.shift) * vector - outer + pinned
 
 
-def project(system: NewtonSystem, vector: jax.Array) -> jax.Array:
+def project(system: SchurSystem, vector: jax.Array) -> jax.Array:
     """Take the gauge direction out of a vector, [n]."""
     return vector - system.pin * jnp.vdot(system.pin, vector)
 
 
-def diagonal(system: NewtonSystem) -> jax.Array:
+def diagonal(system: SchurSystem) -> jax.Array:
     """Diagonal of A without w w^T, [n]: one sweep over the kernel; kept off zero.
 
     Of a row that nearly stands alone it is tiny, and known to a rounding only.
@@ -90,7 +90,7 @@ def diagonal(system: NewtonSystem) -> jax.Array:
     return jnp.maximum(system.unit + system.shift - inner, least)
 
 
-def unpinned(system: NewtonSystem) -> NewtonSystem:
+def without_gauge(system: SchurSystem) -> SchurSystem:
     """Return A without w w^T: all that a right side without gauge component needs.
 
     As a preconditioner the diagonal of A must not have it: w_i^2 is some 1 / n, and
@@ -103,7 +103,7 @@ def unpinned(system: NewtonSystem) -> NewtonSystem:
 
 @jax.named_scope("conjugate_gradients")
 def solve_cg(
-    system: NewtonSystem, rhs: jax.Array, tolerance: ArrayLike, max_steps: ArrayLike
+    system: SchurSystem, rhs: jax.Array, tolerance: ArrayLike, max_steps: ArrayLike
 ) -> CGResult:
     """Solve by conjugate gradients with the diagonal as preconditioner; rhs without w.
 
@@ -112,7 +112,7 @@ def solve_cg(
     takes 58 products in all instead of 372.
     """
     inverse = 1 / diagonal(system)
-    free = unpinned(system)
+    free = without_gauge(system)
     end = conjugate_gradient(
         lambda v: product(free, v), rhs, lambda v: inverse * v, tolerance, max_steps
     )
@@ -121,8 +121,8 @@ def solve_cg(
 
 @jax.named_scope("nested_conjugate_gradients")
 def solve_nested(
-    system: NewtonSystem,
-    near: NewtonSystem,
+    system: SchurSystem,
+    near: SchurSystem,
     rhs: jax.Array,
     tolerance: ArrayLike,
     max_steps: ArrayLike,
@@ -139,7 +139,7 @@ def solve_nested(
     )
 
 
-def _factor(system: NewtonSystem) -> jax.Array:
+def _factor(system: SchurSystem) -> jax.Array:
     """[n, n] factor of A in the dtype of the solve, in the lower triangle."""
     assert isinstance(system.kernel, DenseKernel)
     k, pin = system.kernel.matrix, system.pin
@@ -174,7 +174,7 @@ def _factor(system: NewtonSystem) -> jax.Array:
 
 @jax.named_scope("cholesky")
 def solve_cholesky(
-    system: NewtonSystem, rhs: jax.Array, refinements: int = 0
+    system: SchurSystem, rhs: jax.Array, refinements: int = 0
 ) -> jax.Array:
     """Solve by Cholesky with the tiny relative shift that split plans need, [n].
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.hessian import schur as newton_system
-from jaxsns.hessian.schur import NewtonSystem
+from jaxsns.hessian import schur as schur
+from jaxsns.hessian.schur import SchurSystem
 from jaxsns.linear import ell
 from jaxsns.linear.ell import Ell
 
@@ -100,13 +100,13 @@ def dropped(pattern: Pattern, u: jax.Array, v: jax.Array, rows: jax.Array) -> ja
 
 
 def lumped(
-    system: NewtonSystem,
+    system: SchurSystem,
     entries: Ell,
     u: jax.Array,
     v: jax.Array,
     sums: tuple[jax.Array, jax.Array],
     stiffness: tuple[jax.Array, jax.Array],
-) -> NewtonSystem:
+) -> SchurSystem:
     """Approximate a system on kept entries, in the same scaling of the unknowns.
 
     sums: of the rows [n] and columns [m] of the plan; stiffness: what penalties add.
@@ -119,5 +119,5 @@ def lumped(
     unit = jnp.where(whole > 0, unit / jnp.where(whole > 0, whole, 1), 1)
     lower = kept_columns + THETA * (columns - kept_columns) + stiffness[1]
     return system._replace(
-        kernel=entries, right=v * newton_system.inverse_root(lower), unit=unit
+        kernel=entries, right=v * schur.inverse_root(lower), unit=unit
     )

@@ -6,7 +6,7 @@ place. Differentiating that gives
     [[R, P], [P^T, S]] (df; dg) = -epsilon (d rows; d columns)   at fixed f and g,
 
 d of the surplus, and R and S with what penalties add (R / tau, S / tau). It is
-solved on the Schur complement of `newton_system` through `custom_linear_solve`,
+solved on the Schur complement of `schur` through `custom_linear_solve`,
 which turns one rule into forward mode, reverse mode, any order and any batch.
 
 Modes that the dtype cannot resolve (a plan that has split into blocks has one
@@ -23,46 +23,44 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns.geometry import Flipped, Grid, Streamed
+from jaxsns.geometry import Grid, Streamed, TransposedCost
 from jaxsns.geometry.kernel import DenseKernel, Kernel
-from jaxsns.hessian import schur as newton_system
+from jaxsns.hessian import schur as schur
 from jaxsns.implicit import streamed as implicit_streamed
-from jaxsns.numerics import unit_roundoff
+from jaxsns.numerics import machine_epsilon
 from jaxsns.problem import dual, marginal
-from jaxsns.problem.problem import Problem, hard
+from jaxsns.problem.problem import Problem, has_gauge
 
 LARGEST_FACTORISED = 4096  # rows of the smaller side; above it, conjugate gradients
 MOST_STEPS = 100_000  # of conjugate gradients
 
 
-Solve = Callable[[newton_system.NewtonSystem, jax.Array], jax.Array]
+Solve = Callable[[schur.SchurSystem, jax.Array], jax.Array]
 
 
-def solve_stored(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
+def solve_stored(system: schur.SchurSystem, rhs: jax.Array) -> jax.Array:
     """Solve A x = rhs, [n], where products cost no pass."""
-    unit = unit_roundoff(rhs.dtype)
+    unit = machine_epsilon(rhs.dtype)
     if system.kernel.factorisable and rhs.shape[0] <= LARGEST_FACTORISED:
         refinements = 1 if unit < 1e-12 else 3
-        return newton_system.solve_cholesky(system, rhs, refinements=refinements)
+        return schur.solve_cholesky(system, rhs, refinements=refinements)
     steps = min(20 * rhs.shape[0], MOST_STEPS)
-    return newton_system.solve_cg(system, rhs, jnp.asarray(10 * unit), steps).x
+    return schur.solve_cg(system, rhs, jnp.asarray(10 * unit), steps).x
 
 
-def _solve(
-    system: newton_system.NewtonSystem, rhs: jax.Array, inner: Solve
-) -> jax.Array:
+def _solve(system: schur.SchurSystem, rhs: jax.Array, inner: Solve) -> jax.Array:
     """Solve A x = rhs for a rhs without gauge component, [n]; NaN if it fails."""
-    unit = unit_roundoff(rhs.dtype)
+    unit = machine_epsilon(rhs.dtype)
     # The system of products below is linear in rhs, so a scale is taken out first:
     # cotangents of any size neither overflow nor vanish in squares.
     scale = jnp.max(jnp.abs(rhs))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
-    b = newton_system.project(system, rhs / scale)
-    x = newton_system.project(system, inner(system, b))
-    residual = b - newton_system.product(system, x)
+    b = schur.project(system, rhs / scale)
+    x = schur.project(system, inner(system, b))
+    residual = b - schur.product(system, x)
     # Least squares: what is left may only lie where A is numerically zero, and a
     # product with a large x cannot be known better than to its rounding.
-    left = jnp.linalg.norm(newton_system.product(system, residual))
+    left = jnp.linalg.norm(schur.product(system, residual))
     ok = left <= unit**0.5 * jnp.linalg.norm(b) + 100 * unit * jnp.linalg.norm(x)
     return jnp.where(ok, x * scale, jnp.nan)
 
@@ -115,12 +113,12 @@ def solve_with(
     """
     diagonals = sums[0] + more.rows, sums[1] + more.columns
     ones, zero = jnp.ones_like(top), jnp.zeros((), v.dtype)
-    system = newton_system.make_system(kernel, ones, v, *diagonals, zero, more.gauge)
-    inverse = newton_system.inverse_root(diagonals[1]) ** 2
+    system = schur.make_system(kernel, ones, v, *diagonals, zero, more.gauge)
+    inverse = schur.inverse_root(diagonals[1]) ** 2
     rhs = system.left * (top - kernel.times(v * inverse * bottom))
     scaled = jax.lax.custom_linear_solve(
-        lambda x: newton_system.product(system, x),
-        newton_system.project(system, rhs),
+        lambda x: schur.product(system, x),
+        schur.project(system, rhs),
         lambda _, b: _solve(system, b, inner),
         symmetric=True,
     )
@@ -146,22 +144,22 @@ def _attach_jvp(primals, tangents):
 
     def surplus(q: Problem):
         rows, columns = dual.marginals(q, f, g)
-        a, b = dual.wanted(q, f, g)
+        a, b = dual.target_masses(q, f, g)
         return rows - a, columns - b
 
     _, (rows, columns) = jax.jvp(surplus, (problem,), (tangents[0],))
     epsilon = problem.epsilon
     more = BALANCED
     if not problem.balanced:
-        a, b = dual.wanted(problem, f, g)
+        a, b = dual.target_masses(problem, f, g)
         more = Stiffness(
             marginal.stiffness(a, problem.rho_a, epsilon),
             marginal.stiffness(b, problem.rho_b, epsilon),
-            hard(problem),
+            has_gauge(problem),
         )
     right = -epsilon * rows, -epsilon * columns
     formed = problem.geometry.formed()
-    if isinstance(formed, Streamed | Flipped):
+    if isinstance(formed, Streamed | TransposedCost):
         return (f, g), _solve_streamed(problem, f, g, *right, more)
     if isinstance(formed, Grid):
         kernel, v = formed.plan_kernel(*dual.finite(problem, f, g), epsilon)
@@ -173,7 +171,7 @@ def _attach_jvp(primals, tangents):
 
 def _solve_streamed(problem: Problem, f, g, top, bottom, more: Stiffness):
     formed = problem.formed()
-    if isinstance(formed.geometry, Flipped):
+    if isinstance(formed.geometry, TransposedCost):
         swapped = Stiffness(more.columns, more.rows, more.gauge)
         v, u = _solve_streamed(formed.transposed(), g, f, bottom, top, swapped)
         return u, v

@@ -1,7 +1,7 @@
 """The linear system of the derivative where the plan is never stored.
 
 Conjugate gradients on the exact matrix, a pass for each product, with solves of the
-model of `near_kernel` in them: 5 to 20 passes where a diagonal needs hundreds.
+model of `plan_model` in them: 5 to 20 passes where a diagonal needs hundreds.
 """
 
 from typing import Any
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns.geometry import Streamed
-from jaxsns.hessian import schur as newton_system
-from jaxsns.numerics import default_shift, far_below, unit_roundoff
+from jaxsns.hessian import schur as schur
+from jaxsns.numerics import default_shift, finite_minus_inf, machine_epsilon
 from jaxsns.problem.problem import Problem
 from jaxsns.streaming import plan_model
-from jaxsns.streaming.arrangement import Sorted, arrange
-from jaxsns.streaming.passes import look
+from jaxsns.streaming.arrangement import ClusteredProblem, sort_into_clusters
+from jaxsns.streaming.passes import semidual_pass
 
 PRODUCTS = 200  # passes that a solve may take
 INNER, INNER_STEPS = 0.03, 400  # of the solves of the model
@@ -28,16 +28,16 @@ def inner_solve(problem: Problem, f: jax.Array, g: jax.Array, more: Any):
     more: `implicit.Stiffness`.
     """
 
-    def solve(system: newton_system.NewtonSystem, rhs: jax.Array) -> jax.Array:
-        arranged = arrange(problem)
+    def solve(system: schur.SchurSystem, rhs: jax.Array) -> jax.Array:
+        arranged = sort_into_clusters(problem)
         inner = arranged.problem
         geometry = inner.geometry
         assert isinstance(geometry, Streamed)
-        low = far_below(problem.dtype)
+        low = finite_minus_inf(problem.dtype)
         sorted_f = jnp.where(inner.a > 0, arranged.rows.sort(f), low)
         sorted_g = jnp.where(inner.b > 0, arranged.columns.sort(g), low)
         epsilon = problem.epsilon
-        seen = look(inner, sorted_f, arranged.shapes)
+        seen = semidual_pass(inner, sorted_f, arranged.shapes)
         kept = min(plan_model.KEPT, *inner.shape)
         pattern = plan_model.find_pattern(geometry, sorted_f, sorted_g, epsilon, kept)
         near = plan_model.build(
@@ -48,9 +48,9 @@ def inner_solve(problem: Problem, f: jax.Array, g: jax.Array, more: Any):
         columns = exact.transpose_times(jnp.ones_like(seen.rows))
         sums = seen.rows, columns
         system, model = _systems(arranged, exact, near, sums, more)
-        unit = unit_roundoff(rhs.dtype)
+        unit = machine_epsilon(rhs.dtype)
         b = jnp.where(arranged.rows.real, arranged.rows.sort(rhs), 0)
-        end = newton_system.solve_nested(
+        end = schur.solve_nested(
             system, model, b, unit**0.65, PRODUCTS, INNER, INNER_STEPS
         )
         return arranged.rows.restore(end.x)
@@ -58,7 +58,7 @@ def inner_solve(problem: Problem, f: jax.Array, g: jax.Array, more: Any):
     return solve
 
 
-def _systems(arranged: Sorted, exact, near, sums, more):
+def _systems(arranged: ClusteredProblem, exact, near, sums, more):
     """The exact system and its model, in sorted order."""
 
     def sort(order, values: ArrayLike):
@@ -72,6 +72,6 @@ def _systems(arranged: Sorted, exact, near, sums, more):
     shift = jnp.asarray(default_shift(rows.dtype), rows.dtype)
     diagonals = rows, columns
     return (
-        newton_system.make_system(exact, *ones, *diagonals, zero, more.gauge),
-        newton_system.make_system(near, *ones, *diagonals, shift, more.gauge),
+        schur.make_system(exact, *ones, *diagonals, zero, more.gauge),
+        schur.make_system(near, *ones, *diagonals, shift, more.gauge),
     )

@@ -136,7 +136,7 @@ def _unbalanced_cost(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
 
 def _error(problem: Problem, f: jax.Array, g: jax.Array, p: int) -> jax.Array:
     """[] p-norms of what the rows and what the columns are off, added."""
-    marginals, wanted = dual.marginals(problem, f, g), dual.wanted(problem, f, g)
+    marginals, wanted = dual.marginals(problem, f, g), dual.target_masses(problem, f, g)
     off = [jnp.abs(x - y) for x, y in zip(marginals, wanted, strict=True)]
     rows, columns = (jnp.sum(x**p) ** (1 / p) for x in off)
     return rows + columns

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns.numerics import matmul, unit_roundoff
+from jaxsns.numerics import machine_epsilon, matmul
 
 DEPTH = 4  # differences that are kept
 
@@ -50,7 +50,7 @@ def mix(
     gram = matmul(weighted, changes.T)
     size = jnp.trace(gram)
     # Differences that are rounding must not be fitted: their weights would be huge.
-    ridge = size * 1e3 * unit_roundoff(point.dtype)
+    ridge = size * 1e3 * machine_epsilon(point.dtype)
     gram = gram + jnp.where(size > 0, ridge, 1) * jnp.eye(DEPTH, dtype=point.dtype)
     factor = jax.scipy.linalg.cho_factor(gram)
     share = jax.scipy.linalg.cho_solve(factor, matmul(weighted, change))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.geometry.costs import CostFunction
-from jaxsns.numerics import forbidden, safe_log
+from jaxsns.numerics import forbidden_cost, safe_log
 from jaxsns.problem.inputs import make_problem
 from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
@@ -72,7 +72,7 @@ def _with_reference(problem: Problem) -> Problem:
     """
     if problem.balanced:
         return problem
-    far = forbidden(problem.dtype)
+    far = forbidden_cost(problem.dtype)
 
     def less(mass):
         return jnp.where(mass > 0, -problem.epsilon * safe_log(mass), far)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns.numerics import unit_roundoff
+from jaxsns.numerics import machine_epsilon
 from jaxsns.problem.problem import Problem
 from jaxsns.status import Status, code
 
@@ -20,7 +20,7 @@ def is_traced(*arrays: Any) -> bool:
 
 def mass_slack(dtype: jnp.dtype, n: int, m: int) -> float:
     """Relative difference of two totals that counts as rounding."""
-    return 8 * unit_roundoff(dtype) * max(n + m, 64) ** 0.5
+    return 8 * machine_epsilon(dtype) * max(n + m, 64) ** 0.5
 
 
 def totals_agree(problem: Problem, xp: Any) -> Any:

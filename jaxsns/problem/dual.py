@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import Dense, Grid
 from jaxsns.geometry.kernel import Kernel
-from jaxsns.numerics import derivative_only, far_below, smallest_normal
+from jaxsns.numerics import derivative_only, finite_minus_inf, smallest_normal
 from jaxsns.problem import marginal
-from jaxsns.problem.marginal import Target
-from jaxsns.problem.problem import Problem, hard
+from jaxsns.problem.marginal import MarginalConstraint
+from jaxsns.problem.problem import Problem, has_gauge
 
 
 def finite(problem: Problem, f: jax.Array, g: jax.Array):
@@ -28,7 +28,7 @@ def finite(problem: Problem, f: jax.Array, g: jax.Array):
     With it every product 0 * potential and every derivative of one is 0, not NaN.
     """
     a, b = problem.a > 0, problem.b > 0
-    low = jnp.where(jnp.any(a) & jnp.any(b), far_below(problem.dtype), jnp.nan)
+    low = jnp.where(jnp.any(a) & jnp.any(b), finite_minus_inf(problem.dtype), jnp.nan)
     return jnp.where(a, f, low), jnp.where(b, g, low)
 
 
@@ -61,11 +61,11 @@ def weighted(masses: jax.Array, potential: jax.Array) -> jax.Array:
     return jnp.sum(masses * jnp.where(masses > 0, potential, 0))
 
 
-def wanted(problem: Problem, f: jax.Array, g: jax.Array):
+def target_masses(problem: Problem, f: jax.Array, g: jax.Array):
     """([n], [m]) masses that the marginals shall have: a and b if balanced."""
     return (
-        marginal.wanted(problem.a, problem.rho_a, f),
-        marginal.wanted(problem.b, problem.rho_b, g),
+        marginal.target_mass(problem.a, problem.rho_a, f),
+        marginal.target_mass(problem.b, problem.rho_b, g),
     )
 
 
@@ -80,7 +80,7 @@ def marginal_errors(problem: Problem, f: jax.Array, g: jax.Array):
 
 
 def _errors(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
-    a, b = wanted(problem, f, g)
+    a, b = target_masses(problem, f, g)
     total = jnp.minimum(jnp.sum(a), jnp.sum(b))
     # Differences below it are 0: that counts where masses are tiny.
     least = smallest_normal(problem.dtype)
@@ -121,7 +121,7 @@ def gauge_shift(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     surplus = weighted(problem.a, f) - weighted(problem.b, g)
     shift = surplus / (jnp.sum(problem.a) + jnp.sum(problem.b))
     if not problem.balanced:
-        shift = jnp.where(hard(problem), shift, 0)
+        shift = jnp.where(has_gauge(problem), shift, 0)
     return shift
 
 
@@ -133,8 +133,8 @@ def translated(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     """
     if problem.balanced:
         return f
-    rows = marginal.target(problem.a, problem.rho_a, f, problem.epsilon)
-    columns = marginal.target(problem.b, problem.rho_b, g, problem.epsilon)
+    rows = marginal.constraint(problem.a, problem.rho_a, f, problem.epsilon)
+    columns = marginal.constraint(problem.b, problem.rho_b, g, problem.epsilon)
     t = marginal.translation(rows, columns, jnp.zeros_like(f), jnp.zeros_like(g))
     return jnp.where(problem.a > 0, f + problem.epsilon * t, f)
 
@@ -156,21 +156,21 @@ def final(problem: Problem, f: jax.Array, g: jax.Array):
     return f, g
 
 
-def best_rows(problem: Problem, g: jax.Array) -> jax.Array:
+def row_update(problem: Problem, g: jax.Array) -> jax.Array:
     """[n] best f for given g, where no mass finite: half a sweep. One pass."""
     soft = problem.geometry.formed().softmin(g, problem.epsilon, axis=1)
     f = marginal.fitted_potential(problem.a, problem.rho_a, soft, problem.epsilon)
-    return jnp.where(problem.a > 0, f, far_below(problem.dtype))
+    return jnp.where(problem.a > 0, f, finite_minus_inf(problem.dtype))
 
 
-def c_transform(problem: Problem, f: jax.Array) -> jax.Array:
+def column_update(problem: Problem, f: jax.Array) -> jax.Array:
     """[m] best g for given f: column marginals become as wanted. One pass."""
-    f = jnp.where(problem.a > 0, f, far_below(problem.dtype))
+    f = jnp.where(problem.a > 0, f, finite_minus_inf(problem.dtype))
     soft = problem.geometry.formed().softmin(f, problem.epsilon, axis=0)
     return marginal.fitted_potential(problem.b, problem.rho_b, soft, problem.epsilon)
 
 
-class Absorbed(NamedTuple):
+class KernelProblem(NamedTuple):
     """A kernel built from row potentials, and the column scaling that fits them.
 
     plan = diag(exp(x)) K diag(exp(y)) with log scalings x [n] and y [m], so that a
@@ -183,11 +183,11 @@ class Absorbed(NamedTuple):
     top: jax.Array  # [m] cost
     y: jax.Array  # [m] log scaling that fits the columns for x = 0
     rows: jax.Array  # [n] row sums of the plan for x = 0, in mass
-    row_target: Target  # what is asked of the rows, as a function of x
-    column_target: Target  # and of the columns, of y
+    row_target: MarginalConstraint  # what is asked of the rows, as a function of x
+    column_target: MarginalConstraint  # and of the columns, of y
 
 
-def columns_for(kernel: Kernel, target: Target, x: jax.Array) -> jax.Array:
+def columns_for(kernel: Kernel, target: MarginalConstraint, x: jax.Array) -> jax.Array:
     """[m] log scaling y that makes column sums as wanted for a given x."""
     return target.fit(jnp.log(kernel.transpose_times(jnp.exp(x))))
 
@@ -197,36 +197,36 @@ def rows_for(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.exp(x) * kernel.times(jnp.exp(y))
 
 
-def _absorb(problem: Problem, f: jax.Array) -> Absorbed:
+def _absorb(problem: Problem, f: jax.Array) -> KernelProblem:
     epsilon = problem.epsilon
     geometry = problem.geometry.formed()
     assert isinstance(geometry, Dense | Grid), (
         "streamed costs have solvers of their own"
     )
     kernel, top = geometry.absorb(f, epsilon)
-    row_target = marginal.target(problem.a, problem.rho_a, f, epsilon)
-    column_target = marginal.target(problem.b, problem.rho_b, -top, epsilon)
+    row_target = marginal.constraint(problem.a, problem.rho_a, f, epsilon)
+    column_target = marginal.constraint(problem.b, problem.rho_b, -top, epsilon)
     x = jnp.zeros_like(f)
     y = columns_for(kernel, column_target, x)
     rows = rows_for(kernel, x, y)
-    return Absorbed(kernel, f, top, y, rows, row_target, column_target)
+    return KernelProblem(kernel, f, top, y, rows, row_target, column_target)
 
 
-def row_error(absorbed: Absorbed) -> jax.Array:
+def row_error(absorbed: KernelProblem) -> jax.Array:
     """[] L1 error of the rows at x = 0, relative; columns are as wanted."""
     wanted = absorbed.row_target.mass
     return jnp.sum(jnp.abs(absorbed.rows - wanted)) / jnp.sum(wanted)
 
 
 @jax.named_scope("absorb")
-def absorb(problem: Problem, f: jax.Array) -> Absorbed:
+def absorb(problem: Problem, f: jax.Array) -> KernelProblem:
     """Build the kernel of f; if a row of it vanishes, of one Sinkhorn sweep of f.
 
     After a sweep in the log domain row sums are at least a_i min(b): the fall-back
     cannot vanish as well, unless hardly any mass is wanted there. One pass, or four
     in the fall-back.
     """
-    f = jnp.where(problem.a > 0, f, far_below(problem.dtype))
+    f = jnp.where(problem.a > 0, f, finite_minus_inf(problem.dtype))
     first = _absorb(problem, f)
     lost = jnp.any((first.rows <= 0) & (first.row_target.mass > 0))
 
@@ -234,8 +234,8 @@ def absorb(problem: Problem, f: jax.Array) -> Absorbed:
         g = jnp.where(
             problem.b > 0,
             problem.epsilon * first.y - first.top,
-            far_below(problem.dtype),
+            finite_minus_inf(problem.dtype),
         )
-        return _absorb(problem, best_rows(problem, g))
+        return _absorb(problem, row_update(problem, g))
 
     return jax.lax.cond(lost, sweep, lambda _: first, None)

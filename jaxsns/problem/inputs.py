@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsns.geometry import Dense, Geometry, Grid, PointCloud
-from jaxsns.numerics import forbidden, permitted_costs
+from jaxsns.numerics import forbidden_cost, permitted_costs
 from jaxsns.problem.checks import check_values, is_traced, require
 from jaxsns.problem.problem import Problem
 from jaxsns.problem.scales import check_scale, statistic
@@ -73,7 +73,7 @@ def _check_size(geometry: Dense | PointCloud | Grid) -> None:
     require(
         not np.isfinite(large),
         lambda: (
-            f"cost must be below {1e-5 * forbidden(cost.dtype):.0e} in {cost.dtype} "
+            f"cost must be below {1e-5 * forbidden_cost(cost.dtype):.0e} in {cost.dtype} "
             f"(divide costs and epsilon by a number); got {large}"
         ),
     )
@@ -82,7 +82,7 @@ def _check_size(geometry: Dense | PointCloud | Grid) -> None:
 # Compiled, since one by one these operations took longer than all other checks.
 @jax.jit
 def _all_ordinary(cost: jax.Array) -> jax.Array:
-    return jnp.all(jnp.abs(cost) < 1e-5 * forbidden(cost.dtype))
+    return jnp.all(jnp.abs(cost) < 1e-5 * forbidden_cost(cost.dtype))
 
 
 @jax.jit

@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxsns.numerics import lost_mass, smallest_normal, unit_roundoff
+from jaxsns.numerics import lost_mass, machine_epsilon, smallest_normal
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 
@@ -18,12 +18,12 @@ def relative(problem: Problem, f: jax.Array, g: jax.Array, error: jax.Array):
     """[] error over what is wanted of the rows, as one over the lesser side."""
     if problem.balanced:
         return error
-    a, b = (jnp.sum(mass) for mass in dual.wanted(problem, f, g))
+    a, b = (jnp.sum(mass) for mass in dual.target_masses(problem, f, g))
     return error * (a / jnp.minimum(a, b))
 
 
 def missed(
-    problem: Problem, absorbed: dual.Absorbed, f: jax.Array, g: jax.Array
+    problem: Problem, absorbed: dual.KernelProblem, f: jax.Array, g: jax.Array
 ) -> jax.Array:
     """[] error, relative, that steps on a kernel cannot have seen at most: a `bound`.
 
@@ -67,7 +67,7 @@ def bound(rows: tuple, columns: tuple) -> jax.Array:
     rounded += 3 * (math.log(n * m) - jnp.log(total)) + 6
     under = m * (1 + jnp.sum(u, axis=-1)) + n * (1 + jnp.sum(v, axis=-1))
     lost = 2 * lost_mass(u, v) + smallest_normal(u.dtype) * under
-    return unit_roundoff(u.dtype) * rounded + lost / total
+    return machine_epsilon(u.dtype) * rounded + lost / total
 
 
 def _side(mass: jax.Array, x: jax.Array, _, sizes: jax.Array, soft=1.0) -> jax.Array:

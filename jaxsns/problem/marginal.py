@@ -24,7 +24,9 @@ def _ratio(z: jax.Array) -> jax.Array:
     return jnp.where(small, series, -jnp.expm1(-other) / other)
 
 
-def wanted(mass: jax.Array, rho: jax.Array | None, potential: jax.Array) -> jax.Array:
+def target_mass(
+    mass: jax.Array, rho: jax.Array | None, potential: jax.Array
+) -> jax.Array:
     """[n] mass that is asked for at a potential; 0 where there is no mass."""
     if rho is None:
         return mass
@@ -58,7 +60,7 @@ def stiffness(wanted: jax.Array, rho: jax.Array | None, epsilon: jax.Array):
     return jnp.zeros_like(wanted) if rho is None else wanted * (epsilon / rho)
 
 
-class Target(NamedTuple):
+class MarginalConstraint(NamedTuple):
     """The same on a kernel, for changes x of the potential in units of epsilon."""
 
     mass: jax.Array  # [n] wanted at x = 0
@@ -109,15 +111,15 @@ class Target(NamedTuple):
         return jnp.sum(self.at(old) * more)
 
 
-def target(
+def constraint(
     mass: jax.Array, rho: jax.Array | None, potential: jax.Array, epsilon: jax.Array
-) -> Target:
-    """Target around a potential [n]."""
+) -> MarginalConstraint:
+    """MarginalConstraint around a potential [n]."""
     log = safe_log(mass)
     if rho is None:
-        return Target(mass, log, None)
+        return MarginalConstraint(mass, log, None)
     log = jnp.where(mass > 0, log - jnp.where(mass > 0, potential, 0) / rho, -jnp.inf)
-    return Target(jnp.exp(log), log, epsilon / rho)
+    return MarginalConstraint(jnp.exp(log), log, epsilon / rho)
 
 
 def fitted_potential(
@@ -128,7 +130,7 @@ def fitted_potential(
     return best if rho is None else best / (1 + epsilon / rho)
 
 
-def _total(target: Target, x: jax.Array):
+def _total(target: MarginalConstraint, x: jax.Array):
     """[] log of the mass that is wanted at x, and minus its slope."""
     if target.kappa is None:
         return jax.scipy.special.logsumexp(target.log), jnp.zeros((), x.dtype)
@@ -137,7 +139,9 @@ def _total(target: Target, x: jax.Array):
     return jax.scipy.special.logsumexp(log), slope
 
 
-def translation(rows: Target, columns: Target, x: jax.Array, y: jax.Array) -> jax.Array:
+def translation(
+    rows: MarginalConstraint, columns: MarginalConstraint, x: jax.Array, y: jax.Array
+) -> jax.Array:
     """[] t for which (x + t, y - t), with the plan as it is, has the largest dual.
 
     That is where both sides want the same total. Of one rho a side it is known at once;

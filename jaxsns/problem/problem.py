@@ -67,7 +67,7 @@ class Problem:
         )
 
 
-def hard(problem: Problem) -> jax.Array:
+def has_gauge(problem: Problem) -> jax.Array:
     """[] bool: equality is asked of every atom, so that potentials have a gauge."""
     out = jnp.asarray(True)
     for mass, rho in ((problem.a, problem.rho_a), (problem.b, problem.rho_b)):

@@ -5,7 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry import Dense, Flipped, Grid, PointCloud, Streamed, grid_statistics
+from jaxsns.geometry import (
+    Dense,
+    Grid,
+    PointCloud,
+    Streamed,
+    TransposedCost,
+    grid_statistics,
+)
 from jaxsns.numerics import is_forbidden
 
 SCALES = ("max", "mean", "median", "std")
@@ -30,7 +37,7 @@ def statistic(
             )
         return grid_statistics.NAMED[name](geometry, a > 0, b > 0)
     formed = geometry.formed()
-    if isinstance(formed, Flipped):
+    if isinstance(formed, TransposedCost):
         formed, a, b = formed.transposed(), b, a
     if isinstance(formed, Streamed):
         return _streamed_statistic(name, formed, a, b)

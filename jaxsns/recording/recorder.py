@@ -23,7 +23,7 @@ EVERY = 8  # sweeps between two calls of a listener; Newton steps are all told
 SWEEP = np.int32(StepKind.SWEEP)
 
 
-class Watch(NamedTuple):
+class RecordingOptions(NamedTuple):
     """Who wants to know: static, so that a solve without it is another program."""
 
     history: bool
@@ -51,7 +51,7 @@ class Lane(NamedTuple):
     meta_fields=("listener",),
 )
 @dataclasses.dataclass(frozen=True)
-class Journal:
+class Recorder:
     """A record that is being written, carried through the loops."""
 
     table: jax.Array | None
@@ -65,14 +65,17 @@ class Journal:
 
 
 def begin(
-    watch: Watch | None, dtype: jnp.dtype, tolerance: ArrayLike, lane: Lane | None
-) -> Journal | None:
+    watch: RecordingOptions | None,
+    dtype: jnp.dtype,
+    tolerance: ArrayLike,
+    lane: Lane | None,
+) -> Recorder | None:
     """Start with empty rows."""
     if watch is None or lane is None:
         return None
     one = jnp.asarray(1, jnp.int32)
     empty = jnp.full((CAPACITY, len(COLUMNS)), jnp.nan, dtype)
-    return Journal(
+    return Recorder(
         table=empty if watch.history else None,
         count=jnp.zeros_like(one),
         stride=one,
@@ -84,18 +87,18 @@ def begin(
     )
 
 
-def at(
-    journal: Journal | None, epsilon: jax.Array, status: ArrayLike
-) -> Journal | None:
+def at_epsilon(
+    recorder: Recorder | None, epsilon: jax.Array, status: ArrayLike
+) -> Recorder | None:
     """Steps from here on are at this epsilon; a lane that is not RUNNING waits."""
-    if journal is None:
+    if recorder is None:
         return None
     running = jnp.asarray(status == code(Status.RUNNING))
-    return dataclasses.replace(journal, epsilon=epsilon, active=running)
+    return dataclasses.replace(recorder, epsilon=epsilon, active=running)
 
 
-def note(
-    journal: Journal | None,
+def record_step(
+    recorder: Recorder | None,
     error: jax.Array,
     *,
     running: ArrayLike = True,
@@ -104,60 +107,60 @@ def note(
     kept: ArrayLike = 1.0,
     passes: ArrayLike = 0,
     products: ArrayLike = 0,
-) -> Journal | None:
+) -> Recorder | None:
     """Record a step.
 
     running: whether the loop that called is at work, for under `vmap` its body runs
     in lanes that have ended as well. The record is safe from that, listeners are not.
     """
-    if journal is None:
+    if recorder is None:
         return None
-    count = journal.count + 1
-    new = dataclasses.replace(journal, count=count)
-    if journal.listener is not None:
-        due = _due(count, kind) & journal.active & running
+    count = recorder.count + 1
+    new = dataclasses.replace(recorder, count=count)
+    if recorder.listener is not None:
+        due = _due(count, kind) & recorder.active & running
         now = code(Status.RUNNING)
         _tell(new, due, kind, error, shift, kept, passes, products, now)
-    if journal.table is None:
+    if recorder.table is None:
         return new
-    row = (count, kind, error, journal.epsilon, shift, kept, passes, products)
-    dtype = journal.table.dtype
+    row = (count, kind, error, recorder.epsilon, shift, kept, passes, products)
+    dtype = recorder.table.dtype
     row = jnp.stack([jnp.asarray(x).astype(dtype) for x in row])
 
     def thinned(table, stride):
         gone = jnp.full((CAPACITY // 2, len(COLUMNS)), jnp.nan, dtype)
         return jnp.concatenate([table[::2], gone]), 2 * stride
 
-    full = journal.count >= CAPACITY * journal.stride
+    full = recorder.count >= CAPACITY * recorder.stride
     table, stride = jax.lax.cond(
-        full, thinned, lambda *same: same, journal.table, journal.stride
+        full, thinned, lambda *same: same, recorder.table, recorder.stride
     )
     # Steps between two rows are written to a place that there is not.
-    place = jnp.where(journal.count % stride == 0, journal.count // stride, CAPACITY)
+    place = jnp.where(recorder.count % stride == 0, recorder.count // stride, CAPACITY)
     table = table.at[place].set(row, mode="drop")
     return dataclasses.replace(new, table=table, stride=stride)
 
 
 def ended(
-    journal: Journal | None, error: jax.Array, status: jax.Array, passes: jax.Array
+    recorder: Recorder | None, error: jax.Array, status: jax.Array, passes: jax.Array
 ) -> None:
     """Tell the listener how it ended."""
-    if journal is not None and journal.listener is not None:
-        _tell(journal, True, SWEEP, error, 0.0, 1.0, passes, 0, status)
+    if recorder is not None and recorder.listener is not None:
+        _tell(recorder, True, SWEEP, error, 0.0, 1.0, passes, 0, status)
 
 
-def history(journal: Journal | None) -> History | None:
+def history(recorder: Recorder | None) -> History | None:
     """What was recorded, None if nobody asked for it."""
-    if journal is None or journal.table is None:
+    if recorder is None or recorder.table is None:
         return None
-    return History(journal.table, journal.count)
+    return History(recorder.table, recorder.count)
 
 
 def _due(count: jax.Array, kind: ArrayLike) -> jax.Array:
     return (count % EVERY == 1) | (kind != SWEEP)
 
 
-def _tell(j: Journal, due, kind, error, shift, kept, passes, products, status) -> None:
+def _tell(j: Recorder, due, kind, error, shift, kept, passes, products, status) -> None:
     assert j.listener is not None
     call = functools.partial(_call, j.listener)
 

@@ -148,7 +148,7 @@ def run(
             again = trying & ~is_answer(status) & (found > 0)
             status = jnp.where(again, running, status)
             afresh = state._replace(counts=inner.counts, step=inner.step)
-            afresh = afresh._replace(journal=inner.journal)
+            afresh = afresh._replace(recorder=inner.recorder)
             onward = jax.tree.map(lambda x, y: jnp.where(again, x, y), afresh, onward)
             # A kernel that was used up to some effect: the next one is a trial too,
             # but not after a verdict, which is near the end.

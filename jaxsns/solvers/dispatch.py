@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry import Dense, Flipped, Streamed
+from jaxsns.geometry import Dense, Streamed, TransposedCost
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
-from jaxsns.recording.recorder import Lane, Watch
+from jaxsns.recording.recorder import Lane, RecordingOptions
 from jaxsns.solvers import continuation, iteration
 from jaxsns.solvers.batched import (
     in_step as together,
@@ -38,7 +38,7 @@ LARGEST_IN_STEP = 32  # rows and columns of problems that run in step under vmap
 def execute(
     method: str,
     path: bool,
-    watch: Watch | None,
+    watch: RecordingOptions | None,
     problem: Problem,
     options: Options,
     init: tuple[jax.Array, jax.Array] | None,
@@ -69,7 +69,7 @@ def execute(
 def _alone(
     method: str,
     path: bool,
-    watch: Watch | None,
+    watch: RecordingOptions | None,
     problem: Problem,
     options: Options,
     init: tuple[jax.Array, ...] | None,
@@ -82,7 +82,7 @@ def _alone(
     problem = problem.formed()
     problem = problem.with_epsilon(jnp.where(fine, problem.epsilon, 1))
     n, m = problem.shape
-    swapped = n > m or isinstance(problem.geometry, Flipped)
+    swapped = n > m or isinstance(problem.geometry, TransposedCost)
     # Lanes that swept together before say themselves whether that led anywhere.
     f, g, *known = init or (None, None, False)
     warm = known[0] if known else True
@@ -97,7 +97,7 @@ def _alone(
         end = driver.run(method, problem, options, f, record)
         f, g = (end.g, end.f) if swapped else (end.f, end.g)
         return _finished(given, f, g, end, end.status)
-    state = start(problem, f)._replace(journal=record)
+    state = start(problem, f)._replace(recorder=record)
     if path:
         ratio = functools.partial(continuation.path_ratio, problem)
         end = continuation.run(problem, options, state, level, ratio, warm)
@@ -109,6 +109,6 @@ def _alone(
 
 
 def _finished(given, f: jax.Array, g: jax.Array, end: Any, status) -> Outcome:
-    out = finished(given, f, g, end.error, status, end.counts, end.journal)
-    recorder.ended(out.journal, out.error, out.status, out.counts.passes)
+    out = finished(given, f, g, end.error, status, end.counts, end.recorder)
+    recorder.ended(out.recorder, out.error, out.status, out.counts.passes)
     return out

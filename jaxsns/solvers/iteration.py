@@ -92,7 +92,7 @@ def judge(
     last: ArrayLike,
     step: jax.Array,
     options: Any,
-    absorbed: dual.Absorbed | None = None,
+    absorbed: dual.KernelProblem | None = None,
     seen: jax.Array | None = None,
 ):
     """Verdict on potentials that steps on a kernel left, at the last epsilon.

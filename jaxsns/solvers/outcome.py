@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxsns.problem.checks import validity
 from jaxsns.problem.feasibility import infeasible
 from jaxsns.problem.problem import Problem
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.registry import Options
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     error: jax.Array  # []
     status: jax.Array  # [] int32
     counts: Counts
-    journal: Journal | None = None
+    recorder: Recorder | None = None
 
 
 def input_status(problem: Problem, options: Options) -> jax.Array:

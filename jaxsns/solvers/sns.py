@@ -19,12 +19,12 @@ from jax.typing import ArrayLike
 from jaxsns.hessian.schur import inverse_root
 from jaxsns.linear import ell
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
-from jaxsns.numerics import far_below, unit_roundoff
+from jaxsns.numerics import finite_minus_inf, machine_epsilon
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem, log_masses
 from jaxsns.recording import recorder
 from jaxsns.recording.history import StepKind
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code
@@ -69,7 +69,7 @@ class SNSState(NamedTuple):
     status: jax.Array  # [] int32
     settled: jax.Array  # [] bool: the last line search found nothing
     counts: Counts
-    journal: Journal | None = None
+    recorder: Recorder | None = None
 
 
 def init(problem: Problem, f: jax.Array | None = None) -> SNSState:
@@ -77,8 +77,8 @@ def init(problem: Problem, f: jax.Array | None = None) -> SNSState:
     f = jnp.zeros_like(problem.a) if f is None else f
     g = jnp.zeros_like(problem.b)
     return SNSState(
-        f=jnp.where(problem.a > 0, f, far_below(problem.dtype)),
-        g=jnp.where(problem.b > 0, g, far_below(problem.dtype)),
+        f=jnp.where(problem.a > 0, f, finite_minus_inf(problem.dtype)),
+        g=jnp.where(problem.b > 0, g, finite_minus_inf(problem.dtype)),
         error=jnp.asarray(jnp.inf, problem.dtype),
         step=jnp.asarray(0, jnp.int32),
         status=iteration.as_status(code(Status.RUNNING)),
@@ -134,21 +134,21 @@ def _direction(problem: Problem, options: SNSOptions, f, g, rows, columns, error
 def _newton(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
     f, g = state.f, state.g
 
-    def look(f, g):
+    def semidual_pass(f, g):
         rows, columns = dual.marginals(problem, f, g)
         missing = jnp.sum(jnp.abs(rows - problem.a))
         missing = missing + jnp.sum(jnp.abs(columns - problem.b))
         excess = problem.epsilon * jnp.sum(rows)
         return rows, columns, missing / jnp.sum(problem.a), excess
 
-    rows, columns, error, excess = look(f, g)
+    rows, columns, error, excess = semidual_pass(f, g)
     df, dg, slope, products = _direction(problem, options, f, g, rows, columns, error)
-    noise = 100 * unit_roundoff(problem.dtype) * problem.epsilon * jnp.sum(problem.a)
+    noise = 100 * machine_epsilon(problem.dtype) * problem.epsilon * jnp.sum(problem.a)
 
     def attempt(trial):
         number, length, *_ = trial
         new_f, new_g = f + length * df, g + length * dg
-        _, _, new_error, new_excess = look(new_f, new_g)
+        _, _, new_error, new_excess = semidual_pass(new_f, new_g)
         linear = dual.weighted(problem.a, length * df)
         linear = linear + dual.weighted(problem.b, length * dg)
         gain = linear - (new_excess - excess)
@@ -196,8 +196,8 @@ def update(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
     kind = jnp.where(swept, StepKind.SWEEP, StepKind.SPARSE).astype(jnp.int32)
     n, m = problem.shape
     kept = min(options.kept * (n + m) / (n * m), 1.0)  # at most: lists may overlap
-    noted = recorder.note(
-        recorder.at(state.journal, problem.epsilon, state.status),
+    noted = recorder.record_step(
+        recorder.at_epsilon(state.recorder, problem.epsilon, state.status),
         error,
         kind=kind,
         kept=jnp.where(swept, 1, kept),
@@ -205,7 +205,7 @@ def update(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
         products=counts.linear_steps,
     )
     return moved._replace(
-        error=error, step=step, status=status, counts=counts, journal=noted
+        error=error, step=step, status=status, counts=counts, recorder=noted
     )
 
 

@@ -8,19 +8,19 @@ import jax
 from jaxsns.geometry import Streamed, sharding
 from jaxsns.problem.problem import Problem
 from jaxsns.streaming import clusters
-from jaxsns.streaming.clusters import Layout, Order
+from jaxsns.streaming.clusters import ClusterLayout, ClusterOrder
 
 
-class Sorted(NamedTuple):
+class ClusteredProblem(NamedTuple):
     """A problem whose points are sorted into clusters, and how to undo it."""
 
     problem: Problem
-    rows: Order
-    columns: Order
-    shapes: tuple[Layout, Layout]
+    rows: ClusterOrder
+    columns: ClusterOrder
+    shapes: tuple[ClusterLayout, ClusterLayout]
 
 
-def arrange(problem: Problem) -> Sorted:
+def sort_into_clusters(problem: Problem) -> ClusteredProblem:
     """Sort both clouds; copies that fill the clusters carry no mass."""
     geometry = problem.geometry
     assert isinstance(geometry, Streamed)
@@ -37,4 +37,4 @@ def arrange(problem: Problem) -> Sorted:
     a, b = rows.masses(problem.a), columns.masses(problem.b)
     b, rho_b = sharding.replicated(geometry.mesh, (b, rho_b))
     out = Problem(geometry, a, b, problem.epsilon, rho_a, rho_b)
-    return Sorted(out, rows, columns, shapes)
+    return ClusteredProblem(out, rows, columns, shapes)

@@ -15,7 +15,7 @@ LARGE, PARTS = 64, 8  # points of a cluster from which on it is cut, and into ho
 PER_ROOT = 8  # clusters for each square root of the number of points
 
 
-class Layout(NamedTuple):
+class ClusterLayout(NamedTuple):
     """Static numbers of a sorted cloud."""
 
     number: int  # of clusters
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
         return (self.number + self.empty) * self.size
 
 
-class Order(NamedTuple):
+class ClusterOrder(NamedTuple):
     """Where sorted points come from, and where they go back to."""
 
     source: jax.Array  # [total] int32 index in the cloud
@@ -53,17 +53,17 @@ class Order(NamedTuple):
         return values[self.place]
 
 
-def layout(n: int, parts: int = 1) -> Layout:
-    """Layout of n points, divisible among `parts` devices."""
+def layout(n: int, parts: int = 1) -> ClusterLayout:
+    """ClusterLayout of n points, divisible among `parts` devices."""
     wanted = min(max(PER_ROOT * math.isqrt(n), LEAST), MOST, n)
     number = 1 << (wanted.bit_length() - 1)
     size = -(-n // number)
     if size >= LARGE:
         size += -size % PARTS
-    return Layout(number, size, -number % parts)
+    return ClusterLayout(number, size, -number % parts)
 
 
-def order(points: jax.Array, shape: Layout) -> Order:
+def order(points: jax.Array, shape: ClusterLayout) -> ClusterOrder:
     """Sort points [n, d] into clusters; O(n log n) for each halving."""
     n = points.shape[0]
     number, size, empty = shape
@@ -97,15 +97,15 @@ def order(points: jax.Array, shape: Layout) -> Order:
     sorted_source, real = source[place], place < n
     more = empty * size
     sorted_source = jnp.pad(sorted_source, (0, more))
-    return Order(sorted_source, jnp.pad(real, (0, more)), back)
+    return ClusterOrder(sorted_source, jnp.pad(real, (0, more)), back)
 
 
-def sums(values: jax.Array, shape: Layout) -> jax.Array:
+def sums(values: jax.Array, shape: ClusterLayout) -> jax.Array:
     """[clusters, ...] sums over the points of each cluster."""
     return jnp.sum(values.reshape(-1, shape.size, *values.shape[1:]), axis=1)
 
 
-def means(values: jax.Array, masses: jax.Array, shape: Layout) -> jax.Array:
+def means(values: jax.Array, masses: jax.Array, shape: ClusterLayout) -> jax.Array:
     """[clusters, ...] means by mass; plain ones where there is no mass."""
     total = sums(masses, shape)
     weights = jnp.where(jnp.repeat(total, shape.size) > 0, masses, 1)

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Streamed, sharding
-from jaxsns.numerics import far_below, safe_log
+from jaxsns.numerics import finite_minus_inf, safe_log
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem
-from jaxsns.streaming.clusters import Layout
+from jaxsns.streaming.clusters import ClusterLayout
 
 
-class Look(NamedTuple):
+class PassResult(NamedTuple):
     """What a pass at row potentials shows; the columns are as wanted."""
 
     g: jax.Array  # [m] cost, finite
@@ -24,7 +24,9 @@ class Look(NamedTuple):
 
 
 @jax.named_scope("pass")
-def look(problem: Problem, f: jax.Array, shapes: tuple[Layout, Layout]) -> Look:
+def semidual_pass(
+    problem: Problem, f: jax.Array, shapes: tuple[ClusterLayout, ClusterLayout]
+) -> PassResult:
     """One pass at f [n], finite; columns come in clusters."""
     geometry, epsilon = problem.geometry, problem.epsilon
     assert isinstance(geometry, Streamed)
@@ -53,8 +55,8 @@ def look(problem: Problem, f: jax.Array, shapes: tuple[Layout, Layout]) -> Look:
     rows, out = geometry.columns(block, f, epsilon, inputs, epsilon, multiple=y.part)
     g, columns, flow = sharding.replicated(geometry.mesh, out)
     flow = jnp.sum(flow.reshape(-1, y.size // y.part, flow.shape[1]), axis=1)
-    wanted = marginal.wanted(problem.a, problem.rho_a, f)
+    wanted = marginal.target_mass(problem.a, problem.rho_a, f)
     error = jnp.sum(jnp.abs(rows - wanted)) / jnp.sum(wanted)
     value = dual.linear_part(problem, f, g) - epsilon * jnp.sum(rows)
-    g = jnp.where(problem.b > 0, g, far_below(f.dtype))
-    return Look(g, rows, columns, flow.T, error, value)
+    g = jnp.where(problem.b > 0, g, finite_minus_inf(f.dtype))
+    return PassResult(g, rows, columns, flow.T, error, value)

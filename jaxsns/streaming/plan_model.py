@@ -18,13 +18,13 @@ import jax.numpy as jnp
 from jaxsns.geometry import Streamed, blocks
 from jaxsns.linear.ell import Ell
 from jaxsns.numerics import matmul, safe_log
-from jaxsns.streaming.clusters import Layout
+from jaxsns.streaming.clusters import ClusterLayout
 
 KEPT = 32  # entries in the list of a row or column
 COMPARED = 2048  # columns whose lists are compared with those of rows at a time
 
 
-class NearKernel(NamedTuple):
+class PlanModel(NamedTuple):
     """The approximation, with its products; O((n + m) k + clusters^2) each."""
 
     entries: Ell
@@ -79,7 +79,7 @@ def no_pattern(n: int, m: int, k: int) -> Pattern:
 def find_pattern(
     geometry: Streamed, f: jax.Array, g: jax.Array, epsilon: jax.Array, k: int
 ) -> Pattern:
-    """Look for the largest entries of the plan of f and g; two passes of sorting."""
+    """PassResult for the largest entries of the plan of f and g; two passes of sorting."""
     by_row = geometry.largest(f, g, epsilon, k, axis=1).indices
     by_column = geometry.largest(f, g, epsilon, k, axis=0).indices
 
@@ -104,8 +104,8 @@ def build(
     rows: jax.Array,
     columns: jax.Array,
     flow: jax.Array,
-    shapes: tuple[Layout, Layout],
-) -> NearKernel:
+    shapes: tuple[ClusterLayout, ClusterLayout],
+) -> PlanModel:
     """Approximate the plan of finite f and g.
 
     rows, columns: its sums; flow: its mass from cluster to cluster. O((n + m) k d).
@@ -122,7 +122,7 @@ def build(
     flow = jnp.maximum(flow - listed, 0)
     row_tail = jnp.maximum(rows - kept.times(jnp.ones_like(columns)), 0)
     column_tail = jnp.maximum(columns - kept.transpose_times(jnp.ones_like(rows)), 0)
-    return NearKernel(
+    return PlanModel(
         kept,
         _shares(row_tail, jnp.sum(flow, axis=1), x),
         _shares(column_tail, jnp.sum(flow, axis=0), y),
@@ -130,8 +130,8 @@ def build(
     )
 
 
-def moved(
-    kernel: NearKernel,
+def recentred(
+    kernel: PlanModel,
     geometry: Streamed,
     f: jax.Array,
     g: jax.Array,
@@ -139,7 +139,7 @@ def moved(
     pattern: Pattern,
     x: jax.Array,
     y: jax.Array,
-) -> NearKernel:
+) -> PlanModel:
     """The same model, around f and g that differ by epsilon x and epsilon y.
 
     Listed entries are computed anew: what was too small to be held may count now.
@@ -147,7 +147,7 @@ def moved(
     kept = _entries(geometry, f, g, epsilon, pattern)
     alpha = jnp.exp(safe_log(kernel.alpha) + x)
     beta = jnp.exp(safe_log(kernel.beta) + y)
-    return NearKernel(kept, alpha, beta, kernel.flow)
+    return PlanModel(kept, alpha, beta, kernel.flow)
 
 
 def _entries(
@@ -170,6 +170,6 @@ def _entries(
     return Ell(by_row, pattern.row_index, by_column, pattern.column_index)
 
 
-def _shares(tail: jax.Array, whole: jax.Array, shape: Layout) -> jax.Array:
+def _shares(tail: jax.Array, whole: jax.Array, shape: ClusterLayout) -> jax.Array:
     safe = jnp.where(whole > 0, whole, 1)
     return tail * jnp.repeat(jnp.where(whole > 0, 1 / safe, 0), shape.size)

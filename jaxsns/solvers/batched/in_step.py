@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.linear import mapping
-from jaxsns.numerics import far_below
+from jaxsns.numerics import finite_minus_inf
 from jaxsns.problem.problem import Problem
 from jaxsns.solvers import iteration
 from jaxsns.solvers.batched import lockstep, lockstep_problem
@@ -61,7 +61,7 @@ def _chunk(path: bool, work, arguments, before: Outcome | None = None) -> Outcom
         cost, a, b = jnp.swapaxes(cost, 0, 1), b, a
         init = None if init is None else init[::-1]
     f = jnp.zeros_like(a) if init is None else init[0].T
-    f = jnp.where(a > 0, f, far_below(f.dtype))
+    f = jnp.where(a > 0, f, finite_minus_inf(f.dtype))
     epsilon = jnp.where(fine, problem.epsilon, 1)
     levels, first = lockstep_problem.path_of(cost, a, b, epsilon)
     # A fixed number of sweeps: an error to reach of 0, and never a Newton step.

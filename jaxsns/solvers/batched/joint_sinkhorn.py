@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Dense
-from jaxsns.numerics import goal, largest_scaling, matmul, safe_log, unit_roundoff
+from jaxsns.numerics import goal, largest_scaling, machine_epsilon, matmul, safe_log
 from jaxsns.problem import kernel_verdict
 from jaxsns.solvers.iteration import MOST, NEGLIGIBLE
 from jaxsns.solvers.sinkhorn.acceleration import best_rate
@@ -224,7 +224,7 @@ def sweep(
     rounded = 2 * (jnp.abs(g) + jnp.abs(kernels.top)) / kernels.epsilon
     columns = pairs.b, y, end.v, rounded
     rounding += kernel_verdict.mean(pairs.b, rounded)
-    rounding *= unit_roundoff(f.dtype)
+    rounding *= machine_epsilon(f.dtype)
     missed = kernel_verdict.bound(rows, columns)
     negligible = missed <= NEGLIGIBLE * pairs.tolerance
     bound = end.error + jnp.where(negligible, rounding, missed)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.linear import lane_algebra
-from jaxsns.numerics import excess, far_below, safe_log, unit_roundoff
+from jaxsns.numerics import dual_slack, finite_minus_inf, machine_epsilon, safe_log
 from jaxsns.solvers import iteration
 from jaxsns.solvers.batched import lockstep_newton
 from jaxsns.solvers.batched.lockstep_problem import (
@@ -52,8 +52,8 @@ def _judge(batch: Batch, s: State, g: jax.Array, settled: jax.Array) -> State:
         f, g = f - shift, g + shift
     f = jnp.where(batch.a > 0, f, -jnp.inf)
     g = jnp.where(batch.b > 0, g, -jnp.inf)
-    low = far_below(f.dtype)
-    exponent = excess(
+    low = finite_minus_inf(f.dtype)
+    exponent = dual_slack(
         jnp.maximum(f, low)[:, None], jnp.maximum(g, low)[None], batch.cost
     )
     plan = jnp.exp(exponent / batch.epsilon)
@@ -138,7 +138,7 @@ def blind(batch: Batch, start: State) -> State:
     new = start._replace(f=f, sweeps=start.sweeps + BLIND, passes=start.passes + 1)
     # No error was aimed at, so it may lie as near to the tolerance as rounding of the
     # verdict is: up to 1.1e-6 passed for 1e-6, in 26 of 1e5 float32 lanes.
-    strict = batch.tolerance - 2 * unit_roundoff(f.dtype)
+    strict = batch.tolerance - 2 * machine_epsilon(f.dtype)
     new = _judge(
         batch._replace(tolerance=strict), new, g, jnp.zeros_like(start.status, bool)
     )
@@ -153,7 +153,7 @@ def resume(
 ) -> State:
     """Go on at potentials f [n, lanes] that sweeps left, where there were any."""
     good = (sweeps > 0) & jnp.isfinite(error)
-    f = jnp.where(batch.a > 0, f, far_below(f.dtype))
+    f = jnp.where(batch.a > 0, f, finite_minus_inf(f.dtype))
     f = jnp.where(good & jnp.all(jnp.isfinite(f), axis=0), f, start.f)
     return start._replace(
         f=f,

@@ -16,8 +16,8 @@ from jaxsns.numerics import (
     default_shift,
     largest_scaling,
     longest_step,
+    machine_epsilon,
     safe_log,
-    unit_roundoff,
 )
 from jaxsns.solvers.batched import lockstep_problem
 from jaxsns.solvers.batched.lockstep_problem import (
@@ -97,7 +97,7 @@ def _newton(batch: Batch, matrix: jax.Array, s: Work) -> tuple[Work, jax.Array]:
     new = lockstep_problem.at(batch, matrix, old.u * jnp.exp(length * dx))
     predicted = length * slope - 0.5 * length**2 * curvature
     better = jnp.where(new.error < old.error, 1.0, -1.0).astype(dx.dtype)
-    noise = 500 * unit_roundoff(dx.dtype) * batch.total
+    noise = 500 * machine_epsilon(dx.dtype) * batch.total
     rho = jnp.where(predicted > noise, gain(batch, old, new) / predicted, better)
     rho = jnp.where(jnp.isfinite(rho) & jnp.isfinite(new.error), rho, -1)
     lower = jnp.where(s.mu > LEAST_MU, s.mu / GROW_MU, 0)

@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.linear import lane_algebra
-from jaxsns.numerics import far_below, goal, is_forbidden, safe_log, smallest_kept
+from jaxsns.numerics import (
+    finite_minus_inf,
+    goal,
+    is_forbidden,
+    safe_log,
+    smallest_kept,
+)
 from jaxsns.solvers.continuation import LEVEL_TOLERANCE, epsilon_at, number_of_levels
 
 # A level costs lanes little: they begin further up than one problem by itself does.
@@ -114,7 +120,7 @@ def build(batch: Batch, f: jax.Array, epsilon: jax.Array):
 
 def absorb(batch: Batch, f: jax.Array, level: jax.Array) -> tuple[Kernels, Point]:
     """Build the kernels of f; where a row vanishes, of one log-domain sweep of f."""
-    low = far_below(f.dtype)
+    low = finite_minus_inf(f.dtype)
     epsilon = epsilon_at(batch.epsilon, batch.first, batch.levels, level)
     f = jnp.where(batch.a > 0, f, low)
     built = f, *build(batch, f, epsilon)

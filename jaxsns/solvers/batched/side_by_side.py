@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Dense
-from jaxsns.numerics import far_below
+from jaxsns.numerics import finite_minus_inf
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 from jaxsns.solvers.batched import joint_sinkhorn
@@ -31,7 +31,7 @@ def run(problem: Problem, pairs: Pairs, f: jax.Array | None) -> Swept:
         # the mean cost all of 64 lanes went on alone, with this one 10.
         least = lambda geometry: jnp.min(geometry.entries, axis=1)
         base = jax.vmap(least)(geometry)
-    base = jnp.where(pairs.a > 0, base, far_below(base.dtype))
+    base = jnp.where(pairs.a > 0, base, finite_minus_inf(base.dtype))
     absorb = lambda geometry, f, epsilon: geometry.absorb(f, epsilon)
     kernel, top = jax.vmap(absorb)(geometry, base, problem.epsilon)
     kernels = Kernels(kernel.matrix, base, top, problem.epsilon[:, None])

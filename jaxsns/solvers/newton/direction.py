@@ -15,8 +15,8 @@ from jax.typing import ArrayLike
 
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.hessian import mixed_precision, sparse_system
-from jaxsns.hessian import schur as newton_system
-from jaxsns.hessian.schur import NewtonSystem
+from jaxsns.hessian import schur as schur
+from jaxsns.hessian.schur import SchurSystem
 from jaxsns.linear.conjugate_gradient import CGResult
 from jaxsns.numerics import default_shift
 from jaxsns.recording.history import StepKind
@@ -74,14 +74,14 @@ def may_be_sparse(solver: str, n: int) -> bool:
     return solver == "sparse" or (solver == "auto" and n > LARGE)
 
 
-def system_of(point: Point, shift: ArrayLike = 0.0) -> NewtonSystem:
+def system_of(point: Point, shift: ArrayLike = 0.0) -> SchurSystem:
     """System of directions at a point.
 
     A least shift is always there: without it rounding tells the sign of curvature
     where a plan splits.
     """
     dtype = point.error.dtype
-    return newton_system.make_system(
+    return schur.make_system(
         point.kernel,
         point.u,
         point.v,
@@ -105,8 +105,8 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
     may be in a few rows now and in all of them then.
     """
     system = system_of(point, shift)
-    root = newton_system.inverse_root(point.rows + point.row_stiffness)
-    rhs = newton_system.project(system, root * residual)
+    root = schur.inverse_root(point.rows + point.row_stiffness)
+    rhs = schur.project(system, root * residual)
     finest = 1e-6 if rhs.dtype == jnp.float64 else 1e-3
     last = LAST * target * jnp.sqrt(jnp.sum(point.rows)) / jnp.linalg.norm(rhs)
     error = point.error
@@ -118,10 +118,10 @@ def equations(point: Point, residual: jax.Array, shift: jax.Array, target: jax.A
 
 
 def _conjugate_gradients(
-    system: NewtonSystem, point: Point, rhs: jax.Array, accuracy, budget: jax.Array
+    system: SchurSystem, point: Point, rhs: jax.Array, accuracy, budget: jax.Array
 ) -> CGResult:
     if point.rough is None:
-        return newton_system.solve_cg(system, rhs, accuracy, budget)
+        return schur.solve_cg(system, rhs, accuracy, budget)
     return mixed_precision.solve(system, point.rough, rhs, accuracy, budget)
 
 
@@ -140,7 +140,7 @@ def find(
     none = jnp.asarray(0, jnp.int32)
     whole = jnp.ones_like(point.error)
     if solver == "cholesky" or (solver == "auto" and n <= ALWAYS_CHOLESKY):
-        u = newton_system.solve_cholesky(system, rhs)
+        u = schur.solve_cholesky(system, rhs)
         did = Did(none, none, kind_of(StepKind.CHOLESKY), whole)
         return as_direction(system, root, rhs, u, way, did)
     if solver == "auto" and n <= SMALL:
@@ -174,15 +174,15 @@ def find(
     return as_direction(system, root, rhs, u, way, did)
 
 
-def _small(system: NewtonSystem, rhs, root, accuracy, way: Way) -> Direction:
+def _small(system: SchurSystem, rhs, root, accuracy, way: Way) -> Direction:
     """Direction by CG, or by Cholesky's factor as soon as CG was slow on a kernel."""
     budget = jnp.where(way.kind == UNJUDGED, SMALL_PRODUCTS, 0)
-    end = newton_system.solve_cg(system, rhs, accuracy, budget)
+    end = schur.solve_cg(system, rhs, accuracy, budget)
     u, kind = jax.lax.cond(
         end.converged,
         lambda: (end.x, kind_of(StepKind.CG)),
         lambda: (
-            newton_system.solve_cholesky(system, rhs),
+            schur.solve_cholesky(system, rhs),
             kind_of(StepKind.CHOLESKY),
         ),
     )

@@ -14,9 +14,9 @@ from jax.typing import ArrayLike
 
 from jaxsns.numerics import goal
 from jaxsns.problem import dual
-from jaxsns.problem.problem import Problem, hard
+from jaxsns.problem.problem import Problem, has_gauge
 from jaxsns.recording import recorder
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton import direction, newton_loop
@@ -34,7 +34,7 @@ class NewtonState(NamedTuple):
     step: jax.Array  # [] int32
     status: jax.Array  # [] int32
     counts: Counts
-    journal: Journal | None = None
+    recorder: Recorder | None = None
     ratio: jax.Array | None = None  # [] of a path, if asked for; NaN before
     first: jax.Array | None = None  # [] error of the first kernel; NaN before
 
@@ -85,7 +85,7 @@ def update(
         kernel=absorbed.kernel,
         rows=absorbed.row_target,
         columns=absorbed.column_target,
-        gauge=hard(problem),
+        gauge=has_gauge(problem),
         total=jnp.sum(absorbed.row_target.mass),
         target=goal(tolerance),
         trying=jnp.asarray(trying),
@@ -96,7 +96,7 @@ def update(
     point = newton_steps.Point(
         jnp.zeros_like(problem.a), absorbed.y, absorbed.rows, error
     )
-    record = recorder.at(state.journal, problem.epsilon, state.status)
+    record = recorder.at_epsilon(state.recorder, problem.epsilon, state.status)
     start = newton_steps.begin(
         options, point, state.step, state.counts.plus(passes=1), record, state.ratio
     )
@@ -110,7 +110,7 @@ def update(
         problem, f, g, state.error, settled, last, end.step, options, *seen
     )
     counts = end.counts.plus(passes=passes)
-    record, ratio = end.journal, end.ratio
+    record, ratio = end.recorder, end.ratio
     return NewtonState(f, g, judged, end.step, status, counts, record, ratio, first)
 
 

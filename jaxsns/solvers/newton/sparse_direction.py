@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.hessian import schur as newton_system
+from jaxsns.hessian import schur as schur
 from jaxsns.hessian import sparse_system
-from jaxsns.hessian.schur import NewtonSystem
+from jaxsns.hessian.schur import SchurSystem
 from jaxsns.recording.history import StepKind
 from jaxsns.solvers.newton.ways import EXACT, SPARSE, Did, Point, Way, kind_of
 
@@ -22,7 +22,7 @@ INNER, INNER_STEPS = 0.1, 200  # of the sparse solve inside a preconditioner
 
 
 def solve(
-    system: NewtonSystem, point: Point, way: Way, rhs: jax.Array, accuracy: jax.Array
+    system: SchurSystem, point: Point, way: Way, rhs: jax.Array, accuracy: jax.Array
 ):
     """[n] solution, what was done, and [] whether it was good."""
     n, m = rhs.shape[0], point.v.shape[0]
@@ -30,7 +30,7 @@ def solve(
     lost = sparse_system.dropped(way.pattern, point.u, point.v, point.rows)
     none = jnp.asarray(0, jnp.int32)
 
-    def near(k: int) -> NewtonSystem:
+    def near(k: int) -> SchurSystem:
         entries = sparse_system.cut(way.pattern, k)
         return sparse_system.lumped(
             system,
@@ -42,13 +42,13 @@ def solve(
         )
 
     def matrix(k: int):
-        end = newton_system.solve_cg(near(k), rhs, accuracy, INNER_STEPS + 2 * n)
+        end = schur.solve_cg(near(k), rhs, accuracy, INNER_STEPS + 2 * n)
         share = sparse_system.share(way.pattern, k)
         did = Did(none, end.steps, kind_of(StepKind.SPARSE), share)
         return end.x, did, end.converged
 
     def preconditioner():
-        end = newton_system.solve_nested(
+        end = schur.solve_nested(
             system, near(known[-1]), rhs, accuracy, MOST, INNER, INNER_STEPS
         )
         good = end.converged & (lost[-1] <= LIMIT)
@@ -68,7 +68,7 @@ def solve(
 
 @jax.named_scope("largest_entries")
 def judge(point: Point, way: Way) -> Way:
-    """Look for the largest entries; the plan is sparse if they hold nearly all."""
+    """PassResult for the largest entries; the plan is sparse if they hold nearly all."""
     assert isinstance(point.kernel, DenseKernel)
     pattern = sparse_system.largest(point.kernel, point.u, point.v, point.rows)
     lost = sparse_system.dropped(pattern, point.u, point.v, point.rows)

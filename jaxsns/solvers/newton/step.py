@@ -1,7 +1,7 @@
 """Newton's method on the semi-dual, on an absorbed kernel.
 
 Column marginals are kept exact (g is the soft minimum of f), so the unknown is the
-row scaling x alone and the matrix is the Schur complement of `newton_system`. All
+row scaling x alone and the matrix is the Schur complement of `schur`. All
 of it, directions, trials, Sinkhorn sweeps in between, costs products with one
 kernel; exponentials of the matrix are needed only to absorb, a few times a solve.
 
@@ -21,12 +21,12 @@ from jax.typing import ArrayLike
 
 from jaxsns.geometry.kernel import Kernel
 from jaxsns.hessian.mixed_precision import Rough
-from jaxsns.numerics import longest_step, unit_roundoff
+from jaxsns.numerics import longest_step, machine_epsilon
 from jaxsns.problem import dual
-from jaxsns.problem.marginal import Target
+from jaxsns.problem.marginal import MarginalConstraint
 from jaxsns.recording import recorder
 from jaxsns.recording.history import StepKind
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton import direction, line_search, ways
 from jaxsns.solvers.newton.newton_options import NewtonOptions
@@ -56,7 +56,7 @@ class Inner(NamedTuple):
     least: jax.Array  # [] error reached on this kernel
     step: jax.Array
     counts: Counts
-    journal: Journal | None = None
+    recorder: Recorder | None = None
     ratio: jax.Array | None = None  # [] of a path that was asked for; NaN before
 
 
@@ -72,8 +72,8 @@ class Setting(NamedTuple):
     """Constants of the steps on one kernel."""
 
     kernel: Kernel
-    rows: Target  # what is asked of the rows
-    columns: Target
+    rows: MarginalConstraint  # what is asked of the rows
+    columns: MarginalConstraint
     gauge: jax.Array  # [] bool: a constant may be added to x
     total: jax.Array  # [] mass, to which rounding of gains is relative
     target: jax.Array  # [] error to reach
@@ -139,7 +139,7 @@ def _newton(options: NewtonOptions, setting: Setting, s: Inner) -> tuple[Inner, 
     dx, slope, curvature = found.dx, found.slope, found.curvature
     mean = dual.weighted(setting.rows.mass, dx) / setting.total
     dx = dx - jnp.where(setting.gauge & setting.rows.real, mean, 0)
-    noise = 500 * unit_roundoff(dx.dtype) * setting.total
+    noise = 500 * machine_epsilon(dx.dtype) * setting.total
 
     def attempt(length):
         new = at(setting, old.x + length * dx)
@@ -201,13 +201,13 @@ def step_once(
     point = _sweep(setting, moved.point)
     fine = jnp.isfinite(point.error)
     point = jax.tree.map(lambda u, v: jnp.where(fine, u, v), point, moved.point)
-    noise = 16 * unit_roundoff(point.error.dtype) * setting.total
+    noise = 16 * machine_epsilon(point.error.dtype) * setting.total
     dead = _gain(setting, s.point, point) <= noise
     # Not of the last error: at the precision that falls by half by luck.
     dead = ~fine | (dead & (point.error > 0.9 * s.least))
     counts = moved.counts.plus(sweeps=1)
-    noted = recorder.note(
-        s.journal,
+    noted = recorder.record_step(
+        s.recorder,
         point.error,
         running=going(s),
         **taken._asdict(),
@@ -222,7 +222,7 @@ def step_once(
         least=jnp.minimum(s.least, point.error),
         step=s.step + 1,
         counts=counts,
-        journal=noted,
+        recorder=noted,
     )
 
 
@@ -236,7 +236,7 @@ def begin(
     point: Point,
     step: jax.Array,
     counts: Counts,
-    record: Journal | None = None,
+    record: Recorder | None = None,
     ratio: jax.Array | None = None,
 ) -> Inner:
     """State before the first step on a kernel."""
@@ -251,6 +251,6 @@ def begin(
         least=point.error,
         step=step,
         counts=counts,
-        journal=record,
+        recorder=record,
         ratio=ratio,
     )

@@ -15,7 +15,7 @@ from jaxsns.numerics import largest_scaling
 from jaxsns.problem import dual, kernel_verdict
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import iteration
 from jaxsns.solvers.sinkhorn.overrelaxed import SinkhornOptions, SinkhornState, relaxed
 from jaxsns.status import Status, code
@@ -26,7 +26,7 @@ class _Sweeps(NamedTuple):
     y: jax.Array
     bound: jax.Array
     step: jax.Array
-    journal: Journal | None
+    recorder: Recorder | None
 
 
 def update(
@@ -48,14 +48,16 @@ def update(
         x = s.x + relaxed(target, s.x, rows, one)[0]
         y = dual.columns_for(absorbed.kernel, absorbed.column_target, x)
         passes = state.counts.passes + 1
-        noted = recorder.note(s.journal, bound, running=sweeping(s), passes=passes)
+        noted = recorder.record_step(
+            s.recorder, bound, running=sweeping(s), passes=passes
+        )
         return _Sweeps(x, y, bound, s.step + 1, noted)
 
     def sweeping(s: _Sweeps) -> jax.Array:
         small = jnp.max(jnp.abs(s.x)) <= largest_scaling(problem.dtype)
         return small & (s.step < options.max_steps)
 
-    record = recorder.at(state.journal, problem.epsilon, state.status)
+    record = recorder.at_epsilon(state.recorder, problem.epsilon, state.status)
     zero = jnp.zeros_like(problem.a)
     start = _Sweeps(zero, absorbed.y, state.error, state.step, record)
     end = jax.lax.while_loop(sweeping, sweep, start)
@@ -78,5 +80,5 @@ def update(
         step=end.step,
         status=jnp.where(over, status, code(Status.RUNNING)),
         counts=counts,
-        journal=end.journal,
+        recorder=end.recorder,
     )

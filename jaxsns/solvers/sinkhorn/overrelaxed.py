@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns.numerics import goal, largest_scaling, unit_roundoff
+from jaxsns.numerics import goal, largest_scaling, machine_epsilon
 from jaxsns.problem import dual, marginal
-from jaxsns.problem.marginal import Target
+from jaxsns.problem.marginal import MarginalConstraint
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code
@@ -53,7 +53,7 @@ class SinkhornState(NamedTuple):
     status: jax.Array  # [] int32
     omega: jax.Array  # [] relaxation factor in [1, 2)
     counts: Counts
-    journal: Journal | None = None
+    recorder: Recorder | None = None
 
 
 class _Sweeps(NamedTuple):
@@ -68,7 +68,7 @@ class _Sweeps(NamedTuple):
     best: jax.Array  # [] least error before the window
     idle: jax.Array  # [] int32 windows in a row without progress
     step: jax.Array
-    journal: Journal | None
+    recorder: Recorder | None
 
 
 def init(problem: Problem, f: jax.Array | None = None) -> SinkhornState:
@@ -86,7 +86,7 @@ def init(problem: Problem, f: jax.Array | None = None) -> SinkhornState:
 
 
 def relaxed(
-    target: Target, x: jax.Array, sums: jax.Array, omega: jax.Array
+    target: MarginalConstraint, x: jax.Array, sums: jax.Array, omega: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Change of a log scaling x, omega tau log(wanted / sums), and the dual's gain.
 
@@ -117,7 +117,7 @@ def best_omega(omega: jax.Array, decay: jax.Array) -> jax.Array:
     w - 1 the factor is at least the optimum, and nothing can be read off.
     """
     rho = (decay + omega - 1) ** 2 / (omega**2 * decay)
-    limit = 1 - 64 * unit_roundoff(decay.dtype)
+    limit = 1 - 64 * machine_epsilon(decay.dtype)
     rho = jnp.clip(rho, 0, limit)
     new = 2 / (1 + jnp.sqrt(1 - rho))
     telling = jnp.isfinite(decay) & (decay > 1.001 * (omega - 1)) & (decay < 1)
@@ -157,7 +157,9 @@ def update(
         missing = jnp.sum(jnp.abs(after - b.at(y))) + jnp.sum(jnp.abs(rows - wanted))
         error = missing / jnp.sum(wanted)
         passes = state.counts.passes + 1
-        noted = recorder.note(s.journal, error, running=sweeping(s), passes=passes)
+        noted = recorder.record_step(
+            s.recorder, error, running=sweeping(s), passes=passes
+        )
         moved = _Sweeps(
             x, y, rows, error, s.omega, s.in_window + 1, s.start_error, gain, s.best,
             s.idle, s.step + 1, noted,
@@ -175,7 +177,7 @@ def update(
     x = jnp.zeros_like(a.mass)
     start = _Sweeps(
         x, absorbed.y, absorbed.rows, error, state.omega, zero, error, x[0], error,
-        zero, state.step, recorder.at(state.journal, problem.epsilon, state.status),
+        zero, state.step, recorder.at_epsilon(state.recorder, problem.epsilon, state.status),
     )  # fmt: skip
     end = jax.lax.while_loop(sweeping, sweep, start)
     new_f = absorbed.f + problem.epsilon * end.x
@@ -194,7 +196,7 @@ def update(
         jnp.where(healthy, end.error, jnp.nan),
     )
     counts = state.counts.plus(sweeps=end.step - state.step, passes=1 + passes)
-    return SinkhornState(f, g, error, end.step, status, end.omega, counts, end.journal)
+    return SinkhornState(f, g, error, end.step, status, end.omega, counts, end.recorder)
 
 
 def _end_of_window(s: _Sweeps, overrelaxation: bool) -> _Sweeps:
@@ -203,7 +205,7 @@ def _end_of_window(s: _Sweeps, overrelaxation: bool) -> _Sweeps:
     # Over-relaxed errors rise and fall over several windows, plain ones only fall:
     # after PATIENCE windows without progress go back to the plain iteration, and
     # believe in rounding if that stands still too.
-    noise = WINDOW * unit_roundoff(s.error.dtype)
+    noise = WINDOW * machine_epsilon(s.error.dtype)
     alive = (s.error < s.best) | (s.gain > noise)
     idle = jnp.where(alive, 0, s.idle + 1)
     omega = s.omega

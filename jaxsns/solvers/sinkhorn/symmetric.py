@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns.numerics import far_below, goal, largest_scaling
+from jaxsns.numerics import finite_minus_inf, goal, largest_scaling
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import iteration
 from jaxsns.solvers.sinkhorn.overrelaxed import SinkhornOptions, SinkhornState
 
@@ -31,7 +31,7 @@ class _Steps(NamedTuple):
     best: jax.Array
     idle: jax.Array
     step: jax.Array
-    journal: Journal | None
+    recorder: Recorder | None
 
 
 def update(
@@ -44,15 +44,15 @@ def update(
     dtype = problem.dtype
     real = problem.a > 0
     # A half step in the log domain, where nothing over- or underflows.
-    f = jnp.where(real, state.f, far_below(dtype))
-    absorbed = dual.absorb(problem, 0.5 * (f + dual.best_rows(problem, f)))
+    f = jnp.where(real, state.f, finite_minus_inf(dtype))
+    absorbed = dual.absorb(problem, 0.5 * (f + dual.row_update(problem, f)))
     kernel, target = absorbed.kernel, absorbed.row_target
     aim = goal(jnp.asarray(options.tolerance, dtype))
     # The plan of f = g on a kernel that was scaled by columns.
     log_v = (absorbed.f + absorbed.top) / problem.epsilon
-    log_v = jnp.where(real, log_v, far_below(dtype))
+    log_v = jnp.where(real, log_v, finite_minus_inf(dtype))
 
-    def look(x: jax.Array):
+    def semidual_pass(x: jax.Array):
         rows = dual.rows_for(kernel, x, x + log_v)
         wanted = target.at(x)
         # Rows and columns are missed alike.
@@ -61,7 +61,7 @@ def update(
     def step(s: _Steps) -> _Steps:
         ratio = target.at(s.x) / jnp.where(real, s.rows, 1)
         x = s.x + 0.5 * jnp.where(real, target.tau * jnp.log(ratio), 0)
-        rows, error = look(x)
+        rows, error = semidual_pass(x)
         better = error < 0.99 * s.best
         return _Steps(
             x=x,
@@ -70,15 +70,15 @@ def update(
             best=jnp.minimum(error, s.best),
             idle=jnp.where(better, 0, s.idle + 1),
             step=s.step + 1,
-            journal=recorder.note(
-                s.journal, error, running=stepping(s), passes=state.counts.passes + 2
+            recorder=recorder.record_step(
+                s.recorder, error, running=stepping(s), passes=state.counts.passes + 2
             ),
         )
 
     # The plan of f = g may have rows that are none, unlike one with exact columns:
     # such potentials take the next step in the log domain as well.
     zero = jnp.zeros_like(problem.a)
-    rows, error = look(zero)
+    rows, error = semidual_pass(zero)
     lost = jnp.any(real & ~((rows > 0) & jnp.isfinite(rows)))
 
     def stepping(s: _Steps) -> jax.Array:
@@ -86,7 +86,7 @@ def update(
         more = (s.error > aim) & (s.step < options.max_steps) & (s.idle < IDLE)
         return more & small & ~lost
 
-    record = recorder.at(state.journal, problem.epsilon, state.status)
+    record = recorder.at_epsilon(state.recorder, problem.epsilon, state.status)
     none = jnp.zeros_like(state.step)
     start = _Steps(zero, rows, error, error, none, state.step, record)
     end = jax.lax.while_loop(stepping, step, start)
@@ -100,5 +100,5 @@ def update(
     )
     counts = state.counts.plus(sweeps=end.step - state.step, passes=2 + passes)
     return SinkhornState(
-        f, g, error, end.step, status, state.omega, counts, end.journal
+        f, g, error, end.step, status, state.omega, counts, end.recorder
     )

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxsns.numerics import far_below
+from jaxsns.numerics import finite_minus_inf
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 
@@ -15,11 +15,11 @@ def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Arra
     O(steps (n + m)) plus what the sweeps keep. No status: look at
     `dual.marginal_error` of the result. Two passes a sweep.
     """
-    low = far_below(problem.dtype)
+    low = finite_minus_inf(problem.dtype)
 
     def sweep(g, _):
-        f = dual.best_rows(problem, g)
-        g = dual.c_transform(problem, f)
+        f = dual.row_update(problem, g)
+        g = dual.column_update(problem, f)
         return jnp.where(problem.b > 0, g, low), f
 
     g = jnp.where(problem.b > 0, jnp.zeros_like(problem.b), low)

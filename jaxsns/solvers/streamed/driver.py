@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Streamed
-from jaxsns.numerics import far_below, unit_roundoff
+from jaxsns.numerics import finite_minus_inf, machine_epsilon
 from jaxsns.problem import marginal
 from jaxsns.problem.problem import Problem
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import continuation
 from jaxsns.solvers.newton import newton
 from jaxsns.solvers.newton.newton import NewtonOptions
@@ -32,15 +32,15 @@ from jaxsns.solvers.streamed import (
 )
 from jaxsns.status import Status, code
 from jaxsns.streaming import clusters
-from jaxsns.streaming.arrangement import Sorted, arrange
-from jaxsns.streaming.passes import look
+from jaxsns.streaming.arrangement import ClusteredProblem, sort_into_clusters
+from jaxsns.streaming.passes import semidual_pass
 
 START_TOLERANCE = 1e-3  # relative L1 error of the problem of clusters
 ABOVE_ROUNDING = 20.0  # times what rounding explains: an error that sweeps may lower
 WIDTH = 0.1  # of the clusters' width in cost: the least epsilon of the first level
 
 
-def coarse(arranged: Sorted) -> tuple[Problem, Streamed, jax.Array]:
+def coarse(arranged: ClusteredProblem) -> tuple[Problem, Streamed, jax.Array]:
     """The problem of clusters; rows against its columns; the clusters' width in cost.
 
     The width is the mean cost of sending all mass to the means of its clusters.
@@ -72,7 +72,7 @@ def coarse(arranged: Sorted) -> tuple[Problem, Streamed, jax.Array]:
     return costs, across, width
 
 
-def _start(arranged: Sorted, first: jax.Array) -> jax.Array:
+def _start(arranged: ClusteredProblem, first: jax.Array) -> jax.Array:
     """[n] row potentials at the first epsilon, from the problem of clusters."""
     problem = arranged.problem
     small, across, _ = coarse(arranged)
@@ -81,7 +81,7 @@ def _start(arranged: Sorted, first: jax.Array) -> jax.Array:
     state = newton.init(small)
     ratio = functools.partial(continuation.path_ratio, small)
     end = continuation.run(small, options, state, newton.update, ratio)
-    g = jnp.where(small.b > 0, end.g, far_below(problem.dtype))
+    g = jnp.where(small.b > 0, end.g, finite_minus_inf(problem.dtype))
     soft = across.softmin(g, first, axis=1)
     return marginal.fitted_potential(problem.a, problem.rho_a, soft, first)
 
@@ -112,15 +112,15 @@ def run(
     problem: Problem,
     options: Options,
     init: jax.Array | None,
-    record: Journal | None = None,
+    record: Recorder | None = None,
 ) -> Outcome:
     """Solve a streamed problem from row potentials [n] or from clusters.
 
     Potentials that are given are used if their error is below WARM_ERROR.
     """
-    arranged = arrange(problem)
+    arranged = sort_into_clusters(problem)
     inner = arranged.problem
-    low = far_below(problem.dtype)
+    low = finite_minus_inf(problem.dtype)
     if init is not None:
         init = jnp.where(inner.a > 0, arranged.rows.sort(init), low)
     if method in ("sinkhorn", "fixed"):
@@ -143,14 +143,14 @@ def run(
 
 
 def _ended(end: Any) -> Outcome:
-    return Outcome(end.f, end.g, end.error, end.status, end.counts, end.journal)
+    return Outcome(end.f, end.g, end.error, end.status, end.counts, end.recorder)
 
 
 def _newton(
-    arranged: Sorted,
+    arranged: ClusteredProblem,
     options: Options,
     init: jax.Array | None,
-    record: Journal | None,
+    record: Recorder | None,
 ):
     problem, _, _, shapes = arranged
     width = coarse(arranged)[2]
@@ -160,15 +160,17 @@ def _newton(
 
     def fresh():
         real = problem.a > 0
-        return jnp.where(real, _start(arranged, first), far_below(problem.dtype)), count
+        return jnp.where(
+            real, _start(arranged, first), finite_minus_inf(problem.dtype)
+        ), count
 
     if init is None:
         f, count = fresh()
     else:
-        seen = look(problem, init, shapes)
+        seen = semidual_pass(problem, init, shapes)
         warm = seen.error < continuation.WARM_ERROR
         f, count = jax.lax.cond(warm, lambda: (init, jnp.zeros_like(count)), fresh)
-    state = streamed_newton.init(problem, f, count)._replace(journal=record)
+    state = streamed_newton.init(problem, f, count)._replace(recorder=record)
     if init is not None:
         state = state._replace(counts=state.counts.plus(passes=1))
     sparse = width > problem.epsilon
@@ -178,7 +180,7 @@ def _newton(
 def _rounding(problem: Problem, f: jax.Array) -> jax.Array:
     """[] error that rounding of the potentials alone makes."""
     size = jnp.max(jnp.where(problem.a > 0, jnp.abs(f), 0))
-    return unit_roundoff(f.dtype) * (4 + 0.5 * size / problem.epsilon)
+    return machine_epsilon(f.dtype) * (4 + 0.5 * size / problem.epsilon)
 
 
 def _swept(
@@ -191,14 +193,14 @@ def _swept(
     """
     left = jnp.maximum(options.max_steps - before.counts.sweeps, 1)
     plain = SinkhornOptions(tolerance=options.tolerance, max_steps=left)
-    f = jnp.where(problem.a > 0, before.f, far_below(problem.dtype))
-    record = before.journal
+    f = jnp.where(problem.a > 0, before.f, finite_minus_inf(problem.dtype))
+    record = before.recorder
     end = _ended(streamed_sinkhorn.run(problem, plain, f, record, asked))
     counts = jax.tree.map(jnp.add, before.counts, end.counts)
     better = end.error < before.error
     kept = jax.tree.map(
         lambda u, v: jnp.where(better, u, v),
-        end._replace(journal=None),
-        before._replace(journal=None),
+        end._replace(recorder=None),
+        before._replace(recorder=None),
     )
-    return kept._replace(counts=counts, journal=end.journal)
+    return kept._replace(counts=counts, recorder=end.recorder)

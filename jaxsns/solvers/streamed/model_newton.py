@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import Streamed, sharding
 from jaxsns.problem import marginal
-from jaxsns.problem.problem import Problem, hard
+from jaxsns.problem.problem import Problem, has_gauge
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.newton import newton_loop
 from jaxsns.solvers.newton import step as newton_steps
 from jaxsns.solvers.newton.newton_options import NewtonOptions
 from jaxsns.streaming import plan_model
-from jaxsns.streaming.clusters import Layout
-from jaxsns.streaming.passes import Look
+from jaxsns.streaming.clusters import ClusterLayout
+from jaxsns.streaming.passes import PassResult
 from jaxsns.streaming.plan_model import Pattern
 
 SHARE = 0.05  # of the error, to which the model is solved
@@ -26,9 +26,9 @@ ROUNDS = 6  # times the model is moved to where the steps have come
 def solve(
     problem: Problem,
     f: jax.Array,
-    seen: Look,
+    seen: PassResult,
     pattern: Pattern,
-    shapes: tuple[Layout, Layout],
+    shapes: tuple[ClusterLayout, ClusterLayout],
     target: jax.Array,
     counts: Counts,
 ) -> tuple[jax.Array, Counts]:
@@ -58,10 +58,10 @@ def solve(
         kernel, f, g, _, counts, number, rounds = s
         setting = newton_steps.Setting(
             kernel=kernel,
-            rows=marginal.target(problem.a, problem.rho_a, f, epsilon),
-            columns=marginal.target(problem.b, problem.rho_b, g, epsilon),
-            gauge=hard(problem),
-            total=jnp.sum(marginal.wanted(problem.a, problem.rho_a, f)),
+            rows=marginal.constraint(problem.a, problem.rho_a, f, epsilon),
+            columns=marginal.constraint(problem.b, problem.rho_b, g, epsilon),
+            gauge=has_gauge(problem),
+            total=jnp.sum(marginal.target_mass(problem.a, problem.rho_a, f)),
             target=aim,
         )
         point = newton_steps.at(setting, jnp.zeros_like(f))
@@ -71,7 +71,7 @@ def solve(
         x = jnp.where(problem.a > 0, end.point.x, 0)
         y = jnp.where(problem.b > 0, end.point.y, 0)
         f, g = f + epsilon * x, g + epsilon * y
-        kernel = plan_model.moved(kernel, geometry, f, g, epsilon, pattern, x, y)
+        kernel = plan_model.recentred(kernel, geometry, f, g, epsilon, pattern, x, y)
         settled = (end.point.error <= aim) | (end.idle >= newton_loop.IDLE)
         return kernel, f, g, settled, end.counts, end.step, rounds + 1
 

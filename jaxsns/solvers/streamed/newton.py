@@ -1,7 +1,7 @@
 """Newton's method where the plan is never stored: one pass over the costs a step.
 
 A pass at row potentials f makes the columns exact and gives the row sums and the mass
-from cluster to cluster. Of these and of the largest entries `near_kernel` makes a model
+from cluster to cluster. Of these and of the largest entries `plan_model` makes a model
 of the plan in O((n + m) k) numbers, with the same marginals, on which the whole Newton
 method of `newton` runs; its solution is the next f. The model's error is what a step
 leaves over: it falls 4 to 10 times a pass on problems where Sinkhorn takes hundreds.
@@ -20,20 +20,20 @@ import jax.numpy as jnp
 from jaxsns.geometry import Streamed, sharding
 from jaxsns.linear import anderson
 from jaxsns.linear.anderson import Window
-from jaxsns.numerics import far_below, goal, unit_roundoff
+from jaxsns.numerics import finite_minus_inf, goal, machine_epsilon
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
 from jaxsns.recording.history import StepKind
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import iteration
 from jaxsns.solvers.continuation import epsilon_at
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.streamed import model_newton
 from jaxsns.status import Status, code
 from jaxsns.streaming import plan_model
-from jaxsns.streaming.clusters import Layout
-from jaxsns.streaming.passes import Look, look
+from jaxsns.streaming.clusters import ClusterLayout
+from jaxsns.streaming.passes import PassResult, semidual_pass
 from jaxsns.streaming.plan_model import KEPT, Pattern
 
 LEVEL_TOLERANCE = 0.05  # relative L1 error before the last level
@@ -68,7 +68,7 @@ class State(NamedTuple):
     step: jax.Array  # [] int32
     status: jax.Array
     counts: Counts
-    journal: Journal | None = None
+    recorder: Recorder | None = None
 
 
 def init(problem: Problem, f: jax.Array, count: jax.Array) -> State:
@@ -107,7 +107,7 @@ def run(
     problem: Problem,
     options: Any,
     state: State,
-    shapes: tuple[Layout, Layout],
+    shapes: tuple[ClusterLayout, ClusterLayout],
     first_epsilon: jax.Array,
     sparse: jax.Array,
 ) -> State:
@@ -127,7 +127,7 @@ def run(
         s = s._replace(level=jnp.where(over, jnp.maximum(s.level, 0), s.level))
         here = problem.with_epsilon(at(s.level))
         last = s.level >= 0
-        seen = look(here, s.f, shapes)
+        seen = semidual_pass(here, s.f, shapes)
         s = _noted(here, s, seen)
         tolerance = jnp.asarray(options.tolerance, problem.dtype)
         target = jnp.where(
@@ -135,10 +135,10 @@ def run(
         )
         out_of_steps = s.step >= options.max_steps
         done = (seen.error <= target) | out_of_steps | ~jnp.isfinite(seen.error)
-        noise = 64 * unit_roundoff(problem.dtype) * jnp.abs(seen.value)
+        noise = 64 * machine_epsilon(problem.dtype) * jnp.abs(seen.value)
         good = (seen.error <= s.base_error) | (seen.value > s.base_value + noise)
         stuck = s.idle >= PATIENCE
-        wanted = marginal.wanted(here.a, here.rho_a, s.f)
+        wanted = marginal.target_mass(here.a, here.rho_a, s.f)
         lost = (seen.rows < LOST * wanted) & (wanted > 0)
         repair = jnp.any(lost) & ~s.repaired
         branch = jnp.where(repair, 3, jnp.where(good | (s.shorter > 2), 1, 2))
@@ -156,7 +156,7 @@ def run(
                     history=anderson.cleared(s.history),
                 ),
                 lambda: s._replace(
-                    f=jnp.where(lost, dual.best_rows(here, seen.g), s.f),
+                    f=jnp.where(lost, dual.row_update(here, seen.g), s.f),
                     history=anderson.cleared(s.history),
                     counts=s.counts.plus(passes=1),
                 ),
@@ -166,13 +166,13 @@ def run(
     return iteration.run(update, state)
 
 
-def _noted(problem: Problem, s: State, seen: Look) -> State:
+def _noted(problem: Problem, s: State, seen: PassResult) -> State:
     """Count a pass, and keep what it showed if nothing better was seen."""
     better = seen.error < s.least
     n, m = problem.shape
     listed = min(s.pattern.row_index.shape[1] * (n + m) / (n * m), 1.0)
-    record = recorder.note(
-        recorder.at(s.journal, problem.epsilon, s.status),
+    record = recorder.record_step(
+        recorder.at_epsilon(s.recorder, problem.epsilon, s.status),
         seen.error,
         kind=jnp.asarray(StepKind.MODEL, jnp.int32),
         kept=jnp.where(s.pattern.used, listed, 0),
@@ -185,15 +185,15 @@ def _noted(problem: Problem, s: State, seen: Look) -> State:
         best_f=jnp.where(better, s.f, s.best_f),
         best_g=jnp.where(better, seen.g, s.best_g),
         least=jnp.where(better, seen.error, s.least),
-        journal=record,
+        recorder=record,
     )
 
 
 def _advance(
     problem: Problem,
     s: State,
-    seen: Look,
-    shapes: tuple[Layout, Layout],
+    seen: PassResult,
+    shapes: tuple[ClusterLayout, ClusterLayout],
     target: jax.Array,
     sparse: jax.Array,
 ) -> State:
@@ -244,7 +244,7 @@ def _finish(
     problem: Problem,
     options: Any,
     s: State,
-    seen: Look,
+    seen: PassResult,
     at: Callable[[jax.Array], jax.Array],
     known: jax.Array,
 ) -> State:
@@ -266,7 +266,7 @@ def _finish(
         options,
     )
     f, g, error, status, passes = judged
-    f = jnp.where(problem.a > 0, f, far_below(problem.dtype))
+    f = jnp.where(problem.a > 0, f, finite_minus_inf(problem.dtype))
     here, after = at(s.level), at(s.level + 1)
     before = at(s.level - 1)
     slope = jnp.where(known & ~last, (after - here) / (here - before), 0)

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns.geometry import Streamed
-from jaxsns.numerics import far_below, goal, matmul, unit_roundoff
+from jaxsns.numerics import finite_minus_inf, goal, machine_epsilon, matmul
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
-from jaxsns.recording.recorder import Journal
+from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import iteration
 from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.sinkhorn.overrelaxed import (
@@ -57,7 +57,7 @@ class State(NamedTuple):
     step: jax.Array  # [] int32
     status: jax.Array
     counts: Counts
-    journal: Journal | None
+    recorder: Recorder | None
 
     @property
     def g(self) -> jax.Array:
@@ -73,7 +73,7 @@ def _pass(problem: Problem, f: jax.Array, g: jax.Array, omega: jax.Array) -> Swe
     def block(z, given, shared):
         b, rho, g = given
         epsilon, omega = shared
-        target = marginal.target(b, rho, g, epsilon)
+        target = marginal.constraint(b, rho, g, epsilon)
         top = jnp.max(z, axis=1)
         plan = jnp.exp(z - top[:, None])
         sums = jnp.sum(plan, axis=1)
@@ -86,13 +86,13 @@ def _pass(problem: Problem, f: jax.Array, g: jax.Array, omega: jax.Array) -> Swe
         new = jnp.where(near, g + epsilon * step, exact)
         log_after = jnp.where(near, log_sums + step, (new - soft) / epsilon)
         after = jnp.where(target.real, jnp.exp(log_after), 0)
-        missing = jnp.sum(jnp.abs(after - marginal.wanted(b, rho, new)))
+        missing = jnp.sum(jnp.abs(after - marginal.target_mass(b, rho, new)))
         rows = matmul(after / sums, plan)
-        return (rows, missing), jnp.where(target.real, new, far_below(z.dtype))
+        return (rows, missing), jnp.where(target.real, new, finite_minus_inf(z.dtype))
 
     inputs = (problem.b, problem.rho_b, g)
     (rows, missing), g = geometry.columns(block, f, epsilon, inputs, (epsilon, omega))
-    wanted = marginal.wanted(problem.a, problem.rho_a, f)
+    wanted = marginal.target_mass(problem.a, problem.rho_a, f)
     error = (jnp.sum(jnp.abs(rows - wanted)) + missing) / jnp.sum(wanted)
     value = dual.linear_part(problem, f, g) - epsilon * jnp.sum(rows)
     return Swept(g, rows, error, value)
@@ -102,7 +102,7 @@ def run(
     problem: Problem,
     options: SinkhornOptions,
     f: jax.Array,
-    record: Journal | None = None,
+    record: Recorder | None = None,
     asked: ArrayLike = True,
 ) -> State:
     """Sweep from finite row potentials f [n] until the status says why to stop.
@@ -113,10 +113,10 @@ def run(
     one, zero = jnp.asarray(1, dtype), jnp.asarray(0, jnp.int32)
     tolerance = jnp.asarray(options.tolerance, dtype)
     target = goal(tolerance) if options.early_stop else jnp.asarray(-1, dtype)
-    noise = WINDOW * unit_roundoff(dtype)
+    noise = WINDOW * machine_epsilon(dtype)
 
     def sweep(s: State) -> State:
-        rows = marginal.target(problem.a, problem.rho_a, s.f, problem.epsilon)
+        rows = marginal.constraint(problem.a, problem.rho_a, s.f, problem.epsilon)
         x = jnp.zeros_like(s.f)
         # A sum that has underflowed says nothing: such rows get their best potential.
         lost = rows.real & (s.seen.rows < LOST * rows.mass)
@@ -125,7 +125,7 @@ def run(
         some = jnp.any(lost)
         f = jax.lax.cond(
             some,
-            lambda: jnp.where(lost, dual.best_rows(problem, s.seen.g), f),
+            lambda: jnp.where(lost, dual.row_update(problem, s.seen.g), f),
             lambda: f,
         )
         seen = _pass(problem, f, s.seen.g, s.omega)
@@ -150,8 +150,8 @@ def run(
             idle=jnp.where(full, idle, s.idle),
             step=s.step + 1,
             counts=counts,
-            journal=recorder.note(
-                s.journal, seen.error, running=sweeping(s), passes=counts.passes
+            recorder=recorder.record_step(
+                s.recorder, seen.error, running=sweeping(s), passes=counts.passes
             ),
         )
 
@@ -160,8 +160,8 @@ def run(
         return more & ((s.idle < PATIENCE) | (not options.early_stop))
 
     def update(s: State) -> State:
-        at_work = recorder.at(s.journal, problem.epsilon, s.status)
-        s = jax.lax.while_loop(sweeping, sweep, s._replace(journal=at_work))
+        at_work = recorder.at_epsilon(s.recorder, problem.epsilon, s.status)
+        s = jax.lax.while_loop(sweeping, sweep, s._replace(recorder=at_work))
         if not options.early_stop:
             status = iteration.verdict(
                 s.seen.error, tolerance, s.step, options.max_steps, s.step < 0
@@ -170,7 +170,7 @@ def run(
         f, g, error, status, passes = iteration.judge(
             problem, s.f, s.seen.g, s.error, jnp.asarray(True), True, s.step, options
         )
-        low = far_below(dtype)
+        low = finite_minus_inf(dtype)
         return s._replace(
             f=jnp.where(problem.a > 0, f, low),
             seen=s.seen._replace(g=jnp.where(problem.b > 0, g, low)),
@@ -180,7 +180,7 @@ def run(
             counts=s.counts.plus(passes=passes),
         )
 
-    seen = _pass(problem, f, jnp.full_like(problem.b, far_below(dtype)), one)
+    seen = _pass(problem, f, jnp.full_like(problem.b, finite_minus_inf(dtype)), one)
     start = State(
         f=f,
         seen=seen,
@@ -196,6 +196,6 @@ def run(
             jnp.where(asked, code(Status.RUNNING), code(Status.STALLED))
         ),
         counts=iteration.no_counts().plus(passes=1),
-        journal=recorder.at(record, problem.epsilon, code(Status.RUNNING)),
+        recorder=recorder.at_epsilon(record, problem.epsilon, code(Status.RUNNING)),
     )
     return iteration.run(update, start)
