@@ -41,14 +41,12 @@ from jaxsns.plans.maps import c_transform, transport_map
 from jaxsns.plans.rounding import round_to_feasible, round_to_permutation
 from jaxsns.problem.inputs import make_problem
 from jaxsns.problem.problem import Problem
+from jaxsns.recording.counts import Counts
 from jaxsns.recording.history import History, Step, StepKind
 from jaxsns.solution import NotConvergedError, Solution
 from jaxsns.solver import solve
-from jaxsns.solvers.iteration import Counts
-from jaxsns.solvers.newton.newton import NewtonOptions
-from jaxsns.solvers.sinkhorn.overrelaxed import SinkhornOptions
-from jaxsns.solvers.sinkhorn.unrolled import unrolled_sinkhorn
-from jaxsns.solvers.sns import SNSOptions
+from jaxsns.solvers.options import NewtonOptions, SinkhornOptions, SNSOptions
+from jaxsns.solvers.sinkhorn.fixed_length import unrolled_sinkhorn
 from jaxsns.status import Status, describe
 
 __version__ = "0.1.0"

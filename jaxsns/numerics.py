@@ -22,7 +22,7 @@ def default_tolerance(dtype: jnp.dtype) -> float:
     return 1e-10 if jnp.finfo(dtype).bits >= 64 else 2e-5
 
 
-def goal(tolerance: jax.Array) -> jax.Array:
+def inner_tolerance(tolerance: jax.Array) -> jax.Array:
     """[...] error at which an iteration stops on its kernel, below the tolerance.
 
     What is judged are potentials, after rounding. Near the limit of the dtype that,

@@ -17,9 +17,9 @@ from jaxsns.geometry import Dense
 from jaxsns.numerics import forbidden_cost
 from jaxsns.problem.inputs import make_problem
 from jaxsns.problem.problem import Problem
+from jaxsns.recording.counts import Counts
 from jaxsns.solution import Solution
 from jaxsns.solver import solve
-from jaxsns.solvers.iteration import Counts
 
 
 @functools.partial(

@@ -11,10 +11,11 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsns.implicit import potentials as implicit
-from jaxsns.problem import arguments, dual, marginal
+from jaxsns.problem import arguments, dual, gauge, marginal
+from jaxsns.problem.offsets import Offsets, Reduced
 from jaxsns.problem.problem import Problem
+from jaxsns.recording.counts import Counts
 from jaxsns.recording.history import History
-from jaxsns.solvers.iteration import Counts
 from jaxsns.status import Status, code, describe
 
 
@@ -39,18 +40,28 @@ def require_converged(status: jax.Array, error: jax.Array) -> None:
         )
 
 
-def _transport_cost(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
-    f, g = dual.finite(problem, f, g)
-    return problem.geometry.formed().transport_cost(f, g, problem.epsilon)
+def _value(problem: Problem, f: jax.Array, g: jax.Array, *offsets: Offsets):
+    value = implicit.optimal_value(problem, f, g)
+    return sum((x.value(problem.a, problem.b) for x in offsets), value)
 
 
-def _primal(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+def _transport_cost(problem: Problem, f: jax.Array, g: jax.Array, *offsets: Offsets):
+    low_f, low_g = dual.finite(problem, f, g)
+    geometry = problem.geometry.formed()
+    total = geometry.transport_cost(low_f, low_g, problem.epsilon)
+    for x in offsets:
+        total = total + x.value(*dual.marginals(problem, f, g))
+    return total
+
+
+def _primal(problem: Problem, f: jax.Array, g: jax.Array, *offsets: Offsets):
     # epsilon log P = f + g - C turns <C, P> + epsilon <P, log P> into <f + g, P>.
     rows, columns = dual.marginals(problem, f, g)
-    linear = dual.weighted(rows, f) + dual.weighted(columns, g)
+    linear = gauge.weighted(rows, f) + gauge.weighted(columns, g)
     paid = marginal.penalty(problem.a, problem.rho_a, rows)
     paid += marginal.penalty(problem.b, problem.rho_b, columns)
-    return linear - problem.epsilon * jnp.sum(rows) + paid
+    value = linear - problem.epsilon * jnp.sum(rows) + paid
+    return sum((x.value(rows, columns) for x in offsets), value)
 
 
 def _apply(axis: int, problem: Problem, f: jax.Array, g: jax.Array, v: jax.Array):
@@ -77,7 +88,16 @@ def _lanes(function: Callable, depth: int, *args):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("problem", "f", "g", "error", "status", "counts", "history"),
+    data_fields=(
+        "problem",
+        "f",
+        "g",
+        "error",
+        "status",
+        "counts",
+        "history",
+        "reduced",
+    ),
     meta_fields=("method",),
 )
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -94,6 +114,8 @@ class Solution:
       counts: work done, see `Counts`.
       method: name of the method.
       history: its steps, if it was solved with history=True, else None.
+      reduced: the problem without offsets of its costs, with its potentials; None if
+        there are none. `error` is that of these, see `core`.
 
     f and g carry the derivative of the exact solution (implicit); so does all that
     is computed from them. The value needs no linear solve for its first derivative.
@@ -108,10 +130,24 @@ class Solution:
     counts: Counts
     method: str
     history: History | None = None
+    reduced: Reduced | None = None
 
-    def _each(self, function: Callable, *args: jax.Array):
-        depth = self.f.ndim - 1
-        return _lanes(function, depth, self.problem, self.f, self.g, *args)
+    @property
+    def core(self) -> tuple[Problem, jax.Array, jax.Array]:
+        """Problem and potentials that all results are computed from.
+
+        They have the plan of `problem`, `f` and `g`, but without offsets of the costs,
+        which would take digits.
+        """
+        if self.reduced is None:
+            return self.problem, self.f, self.g
+        return self.reduced.problem, self.reduced.f, self.reduced.g
+
+    def _each(self, function: Callable, *args: Any):
+        return _lanes(function, self.f.ndim - 1, *self.core, *args)
+
+    def _offsets(self) -> tuple[Offsets, ...]:
+        return () if self.reduced is None else (self.reduced.offsets,)
 
     @property
     def converged(self) -> jax.Array:
@@ -131,7 +167,7 @@ class Solution:
         Evaluated as the dual, so its error is of second order in `error` and it
         never exceeds the optimum by more than rounding. One pass.
         """
-        return self._each(implicit.optimal_value)
+        return self._each(_value, *self._offsets())
 
     @property
     def dual_value(self) -> jax.Array:
@@ -144,7 +180,7 @@ class Solution:
 
         One pass. The plan meets the marginals only up to `error`, so this is no bound.
         """
-        return self._each(_primal)
+        return self._each(_primal, *self._offsets())
 
     @property
     def gap(self) -> jax.Array:
@@ -154,7 +190,7 @@ class Solution:
     @property
     def transport_cost(self) -> jax.Array:
         """[] <C, P>, in cost times mass, without the entropy. One pass."""
-        return self._each(_transport_cost)
+        return self._each(_transport_cost, *self._offsets())
 
     @property
     def marginal_errors(self) -> tuple[jax.Array, jax.Array]:

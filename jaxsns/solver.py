@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns.geometry import Grid, Streamed, TransposedCost
+from jaxsns.geometry import Grid
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import default_tolerance
-from jaxsns.problem import dual
+from jaxsns.problem import dual, gauge
 from jaxsns.problem.checks import check_values
 from jaxsns.problem.inputs import make_problem
+from jaxsns.problem.offsets import Reduced, reduce
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
 from jaxsns.recording.history import Step
@@ -23,17 +24,21 @@ from jaxsns.recording.recorder import RecordingOptions
 from jaxsns.solution import Solution
 from jaxsns.solvers import registry
 from jaxsns.solvers.dispatch import execute
-from jaxsns.solvers.registry import Options
+from jaxsns.solvers.options import Options
 from jaxsns.solvers.streamed import driver
 
 
 def _initial(problem: Problem, init: Any) -> tuple[jax.Array, jax.Array] | None:
+    """Checked potentials to start from; one that is None follows from the other."""
     if init is None:
         return None
     if not isinstance(init, tuple | list) or len(init) != 2:
         raise TypeError(f"init must be a pair (f, g); got {type(init).__name__}")
-    out = []
+    given: list[jax.Array | None] = []
     for name, value, size in zip("fg", init, problem.shape, strict=True):
+        if value is None:
+            given.append(None)
+            continue
         value = jnp.asarray(value, problem.dtype)
         if value.shape != (size,):
             raise ValueError(
@@ -42,8 +47,15 @@ def _initial(problem: Problem, init: Any) -> tuple[jax.Array, jax.Array] | None:
             )
         if not isinstance(value, Tracer) and np.isnan(np.asarray(value)).any():
             raise ValueError(f"{name} of init must not contain NaN")
-        out.append(value)
-    return out[0], out[1]
+        given.append(value)
+    f, g = given
+    if f is None and g is None:
+        raise ValueError("init must have at least one of f and g; got (None, None)")
+    if f is None:
+        assert g is not None
+        low = dual.nothing(problem)
+        f = dual.row_update(problem, jnp.where(problem.b > 0, g, low))
+    return f, dual.column_update(problem, f) if g is None else g
 
 
 def _positive(name: str, value: Any, dtype: jnp.dtype) -> jax.Array:
@@ -55,7 +67,7 @@ def _positive(name: str, value: Any, dtype: jnp.dtype) -> jax.Array:
     return value.astype(dtype)
 
 
-def _watch(history: bool, progress: Any) -> RecordingOptions | None:
+def _recording(history: bool, progress: Any) -> RecordingOptions | None:
     if not isinstance(history, bool):
         raise TypeError(
             "history must be True or False, since it changes what comes back; got "
@@ -70,7 +82,7 @@ def _watch(history: bool, progress: Any) -> RecordingOptions | None:
 @jax.jit
 def _attached(problem: Problem, f: jax.Array, g: jax.Array):
     """Potentials with the derivative of the solution, in the gauge that is promised."""
-    return dual.with_gauge(problem, *implicit.attach(problem, f, g))
+    return gauge.with_gauge(problem, *implicit.attach(problem, f, g))
 
 
 def solve(
@@ -181,30 +193,55 @@ def solve(
             "method 'sns' needs the entries of the plan, which a Grid never forms; use "
             "'auto', 'newton' or 'sinkhorn', or geometry.dense()"
         )
-    options = chosen.options
-    if tolerance is None and isinstance(method, str):
-        tolerance = default_tolerance(problem.dtype)
+    options = _limited(problem, chosen.options, tolerance, max_steps)
+    if not problem.geometry.formed().has_kernel:
+        driver.check(name, options, continuation)
+    path = chosen.path if continuation is None else bool(continuation)
+    if path and name in ("fixed", "sns"):
+        raise ValueError(f"method {name!r} has no continuation; got continuation=True")
+    start = _initial(problem, init)
+    recording = _recording(history, progress)
+    # The same program: what differs is the patience, which is data.
+    program = "newton" if name == "auto" else name
+    # Costs of a "symmetric" problem must stay symmetric.
+    parts = None if name == "symmetric" else reduce(problem)
+    reduced, offsets = (problem, None) if parts is None else parts
+    if start is None and name == "fixed":
+        # The textbook's sweeps begin at potentials of zero, of the costs as they are.
+        start = jnp.zeros_like(problem.a), jnp.zeros_like(problem.b)
+    if start is not None and offsets is not None:
+        start = offsets.taken(*start)
+    with jax.named_scope("jaxsns.solve"):
+        arguments = jax.lax.stop_gradient((reduced, options, start))
+        out = execute(program, path, recording, *arguments)
+    f, g = _attached(reduced, out.f, out.g)
+    steps = recorder.history(out.record)
+    core = None
+    if offsets is not None:
+        core = Reduced(reduced, f, g, offsets)
+        f, g = offsets.given_back(problem, f, g)
+    return Solution(
+        problem, f, g, out.error, out.status, out.counts, name, steps, core
+    )
+
+
+def _limited(problem: Problem, options: Options, tolerance: Any, max_steps: Any):
+    """Options with the numbers that stop a solve, checked and in their dtypes.
+
+    Without a tolerance the default is taken, or what rounding explains if that is more.
+    """
     tolerance = options.tolerance if tolerance is None else tolerance
+    share = options.rounding_share
+    if tolerance is None:
+        tolerance, share = default_tolerance(problem.dtype), 1.0
     steps = options.max_steps if max_steps is None else max_steps
-    options = dataclasses.replace(
+    if steps is None:
+        if getattr(options, "early_stop", True) is False:
+            raise ValueError("early_stop=False needs max_steps, the number of sweeps")
+        steps = registry.SINKHORN_SWEEPS
+    return dataclasses.replace(
         options,
         tolerance=_positive("tolerance", tolerance, problem.dtype),
         max_steps=_positive("max_steps", steps, jnp.int32),
+        rounding_share=jnp.asarray(share, problem.dtype),
     )
-    if isinstance(problem.geometry.formed(), Streamed | TransposedCost):
-        driver.check(name, options, continuation)
-    path = chosen.path if continuation is None else bool(continuation)
-    if name == "fixed" and path:
-        raise ValueError("continuation needs early_stop=True; got early_stop=False")
-    if name == "fixed" and max_steps is None and isinstance(method, str):
-        raise ValueError("early_stop=False needs max_steps, the number of sweeps")
-    start = _initial(problem, init)
-    watch = _watch(history, progress)
-    # The same program: what differs is the patience, which is data.
-    program = "newton" if name == "auto" else name
-    with jax.named_scope("jaxsns.solve"):
-        given = jax.lax.stop_gradient((problem, options, start))
-        out = execute(program, path, watch, *given)
-    f, g = _attached(problem, out.f, out.g)
-    steps = recorder.history(out.recorder)
-    return Solution(problem, f, g, out.error, out.status, out.counts, name, steps)

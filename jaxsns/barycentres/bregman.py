@@ -17,10 +17,15 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import Dense
 from jaxsns.geometry.kernel import DenseKernel
-from jaxsns.numerics import goal, largest_scaling, machine_epsilon, safe_log
+from jaxsns.numerics import (
+    inner_tolerance,
+    largest_scaling,
+    machine_epsilon,
+    safe_log,
+)
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
-from jaxsns.solvers import iteration
+from jaxsns.solvers import loop
 from jaxsns.status import Status, code
 
 IDLE = 100  # steps without a new least error after which a kernel is left
@@ -95,7 +100,7 @@ def init(measures: Measures) -> BregmanState:
         log_mass=g[0],
         error=jnp.asarray(jnp.inf, g.dtype),
         step=jnp.asarray(0, jnp.int32),
-        status=iteration.as_status(code(Status.RUNNING)),
+        status=loop.as_status(code(Status.RUNNING)),
     )
 
 
@@ -133,7 +138,7 @@ def update(
     log_masses = safe_log(measures.masses)
     totals = jnp.sum(measures.masses, axis=1)
     limit = largest_scaling(dtype)
-    aim = goal(tolerance)
+    aim = inner_tolerance(tolerance)
     noise = machine_epsilon(dtype)
     kernels, top = jax.vmap(lambda c, f: Dense(c).absorb(f, epsilon))(
         measures.costs, state.f
@@ -201,7 +206,7 @@ def update(
         lambda: (f, g, state.error),
     )
     stalled = settled & (error > 0.5 * state.error)
-    status = iteration.verdict(error, tolerance, steps, max_steps, stalled)
+    status = loop.status_at(error, tolerance, steps, max_steps, stalled)
     status = jnp.where(asked, status, code(Status.RUNNING))
     return BregmanState(
         f=jnp.where(status == code(Status.RUNNING), f, kept_f),
@@ -209,7 +214,7 @@ def update(
         log_mass=end.log_mass,
         error=error,
         step=steps.astype(jnp.int32),
-        status=iteration.as_status(status),
+        status=loop.as_status(status),
     )
 
 
@@ -223,8 +228,8 @@ def run(
     Cost: two products with each of the K matrices a step; two arrays of the size of
     all costs beside them.
     """
-    start = init(measures)._replace(status=iteration.as_status(valid))
-    end = iteration.run(lambda s: update(measures, tolerance, max_steps, s), start)
+    start = init(measures)._replace(status=loop.as_status(valid))
+    end = loop.run(lambda s: update(measures, tolerance, max_steps, s), start)
     bad = (valid != code(Status.RUNNING)) | (end.status == code(Status.NONFINITE))
     f, g, log_mass = (jnp.where(bad, jnp.nan, v) for v in (end.f, end.g, end.log_mass))
     error = jnp.where(valid == code(Status.RUNNING), end.error, jnp.nan)

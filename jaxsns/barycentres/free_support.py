@@ -29,7 +29,7 @@ from jaxsns.problem.checks import is_traced, mass_slack, require
 from jaxsns.problem.inputs import as_float
 from jaxsns.solution import require_converged
 from jaxsns.solver import solve
-from jaxsns.solvers import iteration
+from jaxsns.solvers import loop
 from jaxsns.status import Status, code
 
 IDLE = 20  # steps without a smaller movement, near rounding, that mean a stall
@@ -124,7 +124,7 @@ def _iterate(clouds: Clouds, start, tolerance, inner_tolerance, max_steps, valid
         # Away from rounding movements may well grow: on the way out of a saddle.
         stalled = (idle >= IDLE) & (error < machine_epsilon(y.dtype) ** 0.5)
         step = s.step + 1
-        status = iteration.verdict(error, tolerance, step, max_steps, stalled)
+        status = loop.status_at(error, tolerance, step, max_steps, stalled)
         failed = jnp.max(jnp.where(inner == code(Status.CONVERGED), 0, inner))
         hopeful = (inner == code(Status.MAX_STEPS)) | (inner == code(Status.STALLED))
         hopeless = jnp.any((inner != code(Status.CONVERGED)) & ~hopeful)
@@ -141,7 +141,7 @@ def _iterate(clouds: Clouds, start, tolerance, inner_tolerance, max_steps, valid
             best=jnp.minimum(error, s.best),
             idle=idle,
             step=step,
-            status=iteration.as_status(status),
+            status=loop.as_status(status),
         )
 
     f, infinite = jnp.zeros_like(clouds.masses), jnp.asarray(jnp.inf, start.dtype)
@@ -149,9 +149,9 @@ def _iterate(clouds: Clouds, start, tolerance, inner_tolerance, max_steps, valid
     zero = jnp.asarray(0, jnp.int32)
     first = _State(
         start, start, f, g, infinite, infinite, infinite, zero, zero,
-        iteration.as_status(valid),
+        loop.as_status(valid),
     )  # fmt: skip
-    end = iteration.run(update, first)
+    end = loop.run(update, first)
     kept = (Status.CONVERGED, Status.MAX_STEPS, Status.STALLED)
     bad = ~functools.reduce(jnp.logical_or, [end.status == code(s) for s in kept])
     f, g, y, error = (

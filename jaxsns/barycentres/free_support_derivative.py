@@ -18,7 +18,7 @@ from jaxsns.hessian.schur import inverse_root
 from jaxsns.implicit import potentials as implicit
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
 from jaxsns.numerics import machine_epsilon, matmul
-from jaxsns.problem import dual
+from jaxsns.problem import dual, gauge
 from jaxsns.problem.problem import Problem
 
 
@@ -43,7 +43,7 @@ def attached(clouds: Clouds, y: jax.Array, f: jax.Array, g: jax.Array):
     def one(x, a, f, g):
         problem = Problem(PointCloud(x, y), a, clouds.b, clouds.epsilon)
         f, g = implicit.attach(problem, f, g)
-        f, g = dual.with_gauge(problem, f, g)
+        f, g = gauge.with_gauge(problem, f, g)
         plan = dual.plan(problem, f, g)
         columns = jnp.sum(plan, axis=0)
         columns = jnp.where(columns > 0, columns, 1)

@@ -1,7 +1,7 @@
 """A cost given as a matrix, and the operations on it that solvers use."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,21 @@ class Largest(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """Cost matrix [n, m], in any unit; epsilon and the potentials share that unit."""
+    """Cost matrix [n, m], in any unit; epsilon and the potentials share that unit.
+
+    Attributes:
+      cost: [n, m] costs; +inf where a pair is forbidden.
+      rows: [n] offsets that are taken off the costs where they are read, or None.
+      columns: [m] likewise.
+    """
 
     cost: jax.Array
+    rows: jax.Array | None = None
+    columns: jax.Array | None = None
+
+    stored: ClassVar[bool] = True  # as a matrix
+    has_kernel: ClassVar[bool] = True  # see `absorb`
+    streams_rows: ClassVar[bool] = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -53,29 +65,54 @@ class Dense:
 
         Made where they are read, as part of a pass: a copy would cost more than one.
         """
-        return permitted_costs(self.cost)
+        return self._less_offsets(permitted_costs(self.cost), self.rows)
+
+    def _less_offsets(self, cost: jax.Array, rows: jax.Array | None) -> jax.Array:
+        """Costs [k, m] of some rows without the offsets; forbidden pairs stay so."""
+        if rows is None or self.columns is None:
+            return cost
+        reduced = (cost - rows[:, None]) - self.columns[None, :]
+        return jnp.where(is_forbidden(cost), cost, reduced)
 
     def _read_with(self, potential: jax.Array) -> jax.Array:
         """`entries` for a pass at a potential.
 
         XLA takes what does not change out of loops: that would be the copy again.
         """
-        return permitted_costs(self._held(potential))
+        return self._less_offsets(permitted_costs(self._held(potential)), self.rows)
+
+    def _row_offsets(self) -> tuple[jax.Array, ...]:
+        return () if self.rows is None else (self.rows,)
 
     def _held(self, potential: jax.Array) -> jax.Array:
         return jax.lax.optimization_barrier((self.cost, potential))[0]
 
     def astype(self, dtype: jnp.dtype) -> "Dense":
         """Return the same costs in another dtype."""
-        return Dense(jnp.asarray(self.cost, dtype))
+        return jax.tree.map(lambda x: jnp.asarray(x, dtype), self)
 
     def scaled(self, factor: jax.Array) -> "Dense":
         """Return the costs times a number."""
-        return Dense(self.cost * factor)
+        return jax.tree.map(lambda x: x * factor, self)
 
     def transposed(self) -> "Dense":
         """Return the costs with rows and columns exchanged."""
-        return Dense(self.cost.T)
+        return Dense(self.cost.T, self.columns, self.rows)
+
+    def reduced(self) -> tuple["Dense", jax.Array, jax.Array]:
+        """Return the costs less their offsets, and these, [n] and [m].
+
+        Offsets are the least cost of each row, and then of each column: what is left is
+        >= 0 with a zero in every row. Two passes without exponentials.
+        """
+        cost = jax.lax.stop_gradient(permitted_costs(self.cost))
+        some = lambda x: jnp.where(is_forbidden(x), 0, x)
+        rows = some(jnp.min(cost, axis=1))
+        less = lambda cost, rows: jnp.where(
+            is_forbidden(cost), -cost, rows[:, None] - cost
+        )
+        columns = some(-column_maxima.maxima(less, cost, rows))
+        return dataclasses.replace(self, rows=rows, columns=columns), rows, columns
 
     def formed(self) -> "Dense":
         """Return the geometry on which a solve runs: this one."""
@@ -84,6 +121,19 @@ class Dense:
     def dense(self) -> "Dense":
         """Return the costs as a matrix: this one."""
         return self
+
+    def spread(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+        """[] largest minus smallest permitted cost of rows [n] and columns [m] (bool)."""
+
+        def both(cost: jax.Array, real: jax.Array, *offsets: jax.Array):
+            cost = permitted_costs(cost)
+            counts = real[:, None] & ~is_forbidden(cost)
+            cost = self._less_offsets(cost, *(offsets or (None,)))
+            return tuple(jnp.where(counts, x, -jnp.inf) for x in (cost, -cost))
+
+        most = column_maxima.maxima(both, self.cost, rows, *self._row_offsets())
+        high, minus_low = (jnp.max(jnp.where(columns, x, -jnp.inf)) for x in most)
+        return high + minus_low
 
     def softmin(self, potential: jax.Array, epsilon: jax.Array, axis: int):
         """Soft minimum of cost minus potential along an axis.
@@ -149,8 +199,12 @@ class Dense:
         that column sums lie in [1, n]: neither overflow nor an empty column can
         occur, whatever f and epsilon are. One maximum and one exponential pass.
         """
-        reduced = lambda cost, f: f[:, None] - permitted_costs(cost)
-        top = column_maxima.maxima(reduced, self._held(f), f)
+
+        def reduced(cost: jax.Array, f: jax.Array, *offsets: jax.Array) -> jax.Array:
+            cost = permitted_costs(cost)
+            return f[:, None] - self._less_offsets(cost, *(offsets or (None,)))
+
+        top = column_maxima.maxima(reduced, self._held(f), f, *self._row_offsets())
         shifted = f[:, None] - self._read_with(f) - top[None, :]
         matrix = jnp.exp(shifted / epsilon)
         small = smallest_kept(matrix.dtype)

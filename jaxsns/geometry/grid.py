@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsns.geometry import axis_kernel, costs, separable_kernel
+from jaxsns.geometry import axis_kernel, costs, grid_statistics, separable_kernel
 from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.separable_kernel import SeparableKernel
 from jaxsns.numerics import finite_minus_inf
@@ -52,6 +53,10 @@ class Grid:
     matrices: Arrays | None = None
     factor: jax.Array | None = None
     tiles: int | None = None
+
+    stored: ClassVar[bool] = False
+    has_kernel: ClassVar[bool] = True
+    streams_rows: ClassVar[bool] = False
 
     def __post_init__(self):
         """Refuse an unknown cost; arrays are checked by `make_problem`."""
@@ -120,6 +125,17 @@ class Grid:
         """Return the costs with rows and columns exchanged."""
         matrices = tuple(c.T for c in self.axes())
         return Grid(matrices=matrices, tiles=self._tiles)
+
+    def reduced(self):
+        """Return a grid of the same plans, and what its costs lost, [n] and [m].
+
+        Costs along each axis lose their least entries, row by row and column by column.
+        """
+        parts = [Dense(c).reduced() for c in self.axes()]
+        matrices = tuple(part.entries for part, _, _ in parts)
+        rows = _flat_sum([rows for _, rows, _ in parts])
+        columns = _flat_sum([columns for _, _, columns in parts])
+        return Grid(matrices=matrices, tiles=self._tiles), rows, columns
 
     def axes(self) -> Arrays:
         """([n_1, m_1], ..) the costs along the axes."""
@@ -190,6 +206,10 @@ class Grid:
             axis_kernel.tile(c / epsilon, self._tiles) for c in reversed(oriented)
         )
 
+    def spread(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
+        """[] largest minus smallest cost in the boxes around all atoms that count."""
+        return grid_statistics.spread(self, rows, columns)
+
     def softmin(self, potential: jax.Array, epsilon: jax.Array, axis: int):
         """Soft minimum of cost minus potential along an axis; see `Dense.softmin`."""
         log = _bounded(potential) / epsilon
@@ -242,6 +262,16 @@ class Grid:
         """<C, P>, in cost times mass; a product of stages for each axis."""
         kernel, scale = self.plan_kernel(f, g, epsilon)
         return jnp.sum(scale * kernel.weighted_sums(self.axes()))
+
+
+def _flat_sum(parts: list[jax.Array]) -> jax.Array:
+    """[n] sums of numbers along the axes, [n_k] each, at all points of the grid."""
+    total = jnp.zeros((), parts[0].dtype)
+    for k, part in enumerate(parts):
+        shape = [1] * len(parts)
+        shape[k] = -1
+        total = total + part.reshape(shape)
+    return total.reshape(-1)
 
 
 def _bounded(potential: jax.Array) -> jax.Array:

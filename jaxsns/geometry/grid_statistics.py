@@ -3,11 +3,17 @@
 `rows` [n] and `columns` [m] say which atoms count: those with mass.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry.grid import Grid
 from jaxsns.numerics import matmul
+
+if TYPE_CHECKING:
+    from jaxsns.geometry.grid import Grid
 
 
 def _counts(grid: Grid, rows: jax.Array, columns: jax.Array, *axes: int):

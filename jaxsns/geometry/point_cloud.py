@@ -12,6 +12,7 @@ from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.sharding import Mesh
 from jaxsns.geometry.streamed import Streamed
 from jaxsns.geometry.transposed import TransposedCost
+from jaxsns.numerics import matmul
 
 
 @functools.partial(
@@ -116,6 +117,31 @@ class PointCloud:
         if self.factor is not None:
             factor = factor * self.factor
         return dataclasses.replace(self, factor=factor)
+
+    def centres(self) -> tuple[jax.Array, jax.Array] | None:
+        """Means of both clouds, [d] each; None if the cost does not split by them."""
+        if self.cost not in ("sqeuclidean", costs.sqeuclidean):
+            return None
+        stop = jax.lax.stop_gradient
+        return stop(jnp.mean(self.x, axis=0)), stop(jnp.mean(self.y, axis=0))
+
+    def reduced(self):
+        """Return a geometry of the same plans, and what its costs lost, [n] and [m].
+
+        Squared distances of two clouds are those of the clouds around their own means
+        plus a part of each point. A matrix of other costs loses offsets as `Dense`
+        does; None where such costs are streamed.
+        """
+        centres = self.centres()
+        if centres is None:
+            formed = self.formed()
+            return formed.reduced() if isinstance(formed, Dense) else None
+        x, y = self.x - centres[0], self.y - centres[1]
+        apart = centres[0] - centres[1]
+        factor = jnp.ones((), x.dtype) if self.factor is None else self.factor
+        rows = factor * (2 * matmul(x, apart) + jnp.vdot(apart, apart))
+        columns = -2 * factor * matmul(y, apart)
+        return dataclasses.replace(self, x=x, y=y), rows, columns
 
     def formed(self) -> Dense | Streamed | TransposedCost:
         """Return the geometry on which a solve runs: a matrix, or blocks of it."""

@@ -9,7 +9,7 @@ of the points, the vectors and one block.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,10 @@ class Streamed:
     block: int | None = None
     mesh: Mesh | None = None
 
+    stored: ClassVar[bool] = False
+    has_kernel: ClassVar[bool] = False
+    streams_rows: ClassVar[bool] = False
+
     @property
     def shape(self) -> tuple[int, int]:
         """(n, m)."""
@@ -69,6 +73,10 @@ class Streamed:
         """Return the costs with rows and columns exchanged, on one device."""
         cost = costs.exchanged(self.cost)
         return dataclasses.replace(self, x=self.y, y=self.x, cost=cost, mesh=None)
+
+    def reduced(self):
+        """Return no reduced costs: `PointCloud` reduces points before."""
+        return None
 
     def formed(self) -> "Streamed":
         """Return the geometry on which a solve runs: this one."""

@@ -1,6 +1,7 @@
 """A streamed geometry seen from the other side: its rows are blocks, or divided."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,10 @@ class TransposedCost:
     """The costs of `other`, [m, n], with rows and columns exchanged: [n, m]."""
 
     other: Streamed
+
+    stored: ClassVar[bool] = False
+    has_kernel: ClassVar[bool] = False
+    streams_rows: ClassVar[bool] = True
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -35,6 +40,10 @@ class TransposedCost:
     def transposed(self) -> Streamed:
         """Return the costs with rows and columns exchanged."""
         return self.other
+
+    def reduced(self):
+        """Return no reduced costs: divided points are used as they are."""
+        return None
 
     def formed(self) -> "TransposedCost":
         """Return the geometry on which a solve runs: this one."""

@@ -11,9 +11,9 @@ from jaxsns.geometry.costs import PNorm, pnorm
 from jaxsns.losses.divergence import Divergence
 from jaxsns.partial import PartialSolution
 from jaxsns.problem.problem import Problem
+from jaxsns.recording.counts import Counts
 from jaxsns.recording.history import History
 from jaxsns.solution import Solution
-from jaxsns.solvers.iteration import Counts
 
 DATACLASSES = (
     Barycentre,

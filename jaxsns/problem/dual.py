@@ -1,4 +1,4 @@
-"""The dual problem: its value, marginals, gauge, and its form on a kernel.
+"""The dual problem: its value, marginals and errors, and half-steps.
 
     maximise  <a, f> + <b, g> - epsilon sum_ij exp((f_i + g_j - C_ij) / epsilon)
 
@@ -9,17 +9,16 @@ that is wanted at f in place of a; then there is no gauge.
 Source: shared convention of OTT-JAX (no reference measure a b^T in the plan).
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry import Dense, Grid
-from jaxsns.geometry.kernel import Kernel
-from jaxsns.numerics import derivative_only, finite_minus_inf, smallest_normal
-from jaxsns.problem import marginal
-from jaxsns.problem.marginal import MarginalConstraint
-from jaxsns.problem.problem import Problem, has_gauge
+from jaxsns.numerics import finite_minus_inf, machine_epsilon, smallest_normal
+from jaxsns.problem import gauge, marginal
+from jaxsns.problem.problem import Problem
+
+# Of the error that rounding explains, in machine epsilons: without potentials, and for
+# each epsilon of their size [D03].
+ROUNDING_BASE, ROUNDING_SLOPE = 16.0, 2.0
 
 
 def finite(problem: Problem, f: jax.Array, g: jax.Array):
@@ -30,6 +29,11 @@ def finite(problem: Problem, f: jax.Array, g: jax.Array):
     a, b = problem.a > 0, problem.b > 0
     low = jnp.where(jnp.any(a) & jnp.any(b), finite_minus_inf(problem.dtype), jnp.nan)
     return jnp.where(a, f, low), jnp.where(b, g, low)
+
+
+def nothing(problem: Problem) -> jax.Array:
+    """[] potential that stands for no mass."""
+    return jnp.asarray(finite_minus_inf(problem.dtype), problem.dtype)
 
 
 def plan(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
@@ -56,11 +60,6 @@ def linear_part(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     return rows + marginal.dual_value(problem.b, problem.rho_b, g)
 
 
-def weighted(masses: jax.Array, potential: jax.Array) -> jax.Array:
-    """[] sum of mass times potential, where 0 * -inf is 0."""
-    return jnp.sum(masses * jnp.where(masses > 0, potential, 0))
-
-
 def target_masses(problem: Problem, f: jax.Array, g: jax.Array):
     """([n], [m]) masses that the marginals shall have: a and b if balanced."""
     return (
@@ -82,6 +81,10 @@ def marginal_errors(problem: Problem, f: jax.Array, g: jax.Array):
 def _errors(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
     a, b = target_masses(problem, f, g)
     total = jnp.minimum(jnp.sum(a), jnp.sum(b))
+    if not problem.balanced:
+        # Where next to nothing is moved errors are relative to rounding of what is given.
+        given = jnp.minimum(jnp.sum(problem.a), jnp.sum(problem.b))
+        total = jnp.maximum(total, machine_epsilon(problem.dtype) * given)
     # Differences below it are 0: that counts where masses are tiny.
     least = smallest_normal(problem.dtype)
     row_error = jnp.sum(jnp.maximum(jnp.abs(rows - a), least)) / total
@@ -94,66 +97,38 @@ def marginal_error(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     return rows + columns
 
 
-def centre(problem: Problem, f: jax.Array, g: jax.Array):
-    """Fix the gauge, if there is one: <a, f> = <b, g>, each half of their sum.
+@jax.named_scope("check")
+def centred_with_error(problem: Problem, f: jax.Array, g: jax.Array):
+    """Potentials as they are returned, and their error: (f [n], g [m], []).
 
-    The same for n < m and n > m, and blind to atoms without mass. A shift is no more
-    exact than what it takes away: it takes two.
+    The gauge is fixed, and -inf stands where there is no mass. Rounding of f and g
+    counts in the error like everything else. One pass.
     """
-    for _ in range(2):
-        shift = gauge_shift(problem, f, g)
-        f, g = f - shift, g + shift
-    return f, g
-
-
-def with_gauge(problem: Problem, f: jax.Array, g: jax.Array):
-    """Centred potentials as they are, with the derivative that `centre` has.
-
-    Potentials that were judged must not be shifted once more: the shift is rounding
-    only, but they are rounded by it, by up to 1e-7 |f| / epsilon in float32.
-    """
-    none = derivative_only(gauge_shift(problem, f, g))
-    return f - none, g + none
-
-
-def gauge_shift(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
-    """[] what `centre` takes from f and adds to g."""
-    surplus = weighted(problem.a, f) - weighted(problem.b, g)
-    shift = surplus / (jnp.sum(problem.a) + jnp.sum(problem.b))
-    if not problem.balanced:
-        shift = jnp.where(has_gauge(problem), shift, 0)
-    return shift
-
-
-def translated(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
-    """[n] f with the constant that suits the penalties best; as it is without any.
-
-    Large penalties nearly leave the gauge free: steps on kernels would find the
-    constant only in as many of them as it is long.
-    """
-    if problem.balanced:
-        return f
-    rows = marginal.constraint(problem.a, problem.rho_a, f, problem.epsilon)
-    columns = marginal.constraint(problem.b, problem.rho_b, g, problem.epsilon)
-    t = marginal.translation(rows, columns, jnp.zeros_like(f), jnp.zeros_like(g))
-    return jnp.where(problem.a > 0, f + problem.epsilon * t, f)
-
-
-def judged(problem: Problem, f: jax.Array, g: jax.Array):
-    """`final` potentials and their error: (f [n], g [m], []).
-
-    Rounding of f and g counts in the error like everything else. One pass.
-    """
-    f, g = final(problem, f, g)
+    f, g = gauge.centre(problem, f, g)
+    f = jnp.where(problem.a > 0, f, -jnp.inf)
+    g = jnp.where(problem.b > 0, g, -jnp.inf)
     return f, g, marginal_error(problem, f, g)
 
 
-def final(problem: Problem, f: jax.Array, g: jax.Array):
-    """Potentials as they are returned: gauge fixed, -inf at atoms without mass."""
-    f, g = centre(problem, f, g)
-    f = jnp.where(problem.a > 0, f, -jnp.inf)
-    g = jnp.where(problem.b > 0, g, -jnp.inf)
-    return f, g
+def rounding_error(
+    problem: Problem, f: jax.Array, g: jax.Array, share: jax.Array
+) -> jax.Array:
+    """[] marginal error that rounding of f [n] and g [m] may make, times `share`.
+
+    A potential of size s is known to u s, and the plan to u s / epsilon of itself.
+    """
+    sizes = [
+        jnp.max(jnp.where(mass > 0, jnp.abs(x), 0))
+        for mass, x in ((problem.a, f), (problem.b, g))
+    ]
+    return share * rounding_floor(jnp.maximum(*sizes) / problem.epsilon)
+
+
+def rounding_floor(size: jax.Array) -> jax.Array:
+    """[...] marginal error that rounding explains, by the potentials over epsilon."""
+    unit = machine_epsilon(size.dtype)
+    floor = unit * (ROUNDING_BASE + ROUNDING_SLOPE * size)
+    return jnp.where(jnp.isfinite(floor), floor, 0)
 
 
 def row_update(problem: Problem, g: jax.Array) -> jax.Array:
@@ -168,74 +143,3 @@ def column_update(problem: Problem, f: jax.Array) -> jax.Array:
     f = jnp.where(problem.a > 0, f, finite_minus_inf(problem.dtype))
     soft = problem.geometry.formed().softmin(f, problem.epsilon, axis=0)
     return marginal.fitted_potential(problem.b, problem.rho_b, soft, problem.epsilon)
-
-
-class KernelProblem(NamedTuple):
-    """A kernel built from row potentials, and the column scaling that fits them.
-
-    plan = diag(exp(x)) K diag(exp(y)) with log scalings x [n] and y [m], so that a
-    change of potentials costs products with K and no exponential of a matrix.
-    Potentials of a pair: f = f0 + epsilon x, g = epsilon y - top.
-    """
-
-    kernel: Kernel
-    f: jax.Array  # [n] cost, finite
-    top: jax.Array  # [m] cost
-    y: jax.Array  # [m] log scaling that fits the columns for x = 0
-    rows: jax.Array  # [n] row sums of the plan for x = 0, in mass
-    row_target: MarginalConstraint  # what is asked of the rows, as a function of x
-    column_target: MarginalConstraint  # and of the columns, of y
-
-
-def columns_for(kernel: Kernel, target: MarginalConstraint, x: jax.Array) -> jax.Array:
-    """[m] log scaling y that makes column sums as wanted for a given x."""
-    return target.fit(jnp.log(kernel.transpose_times(jnp.exp(x))))
-
-
-def rows_for(kernel: Kernel, x: jax.Array, y: jax.Array) -> jax.Array:
-    """[n] row sums of diag(exp(x)) K diag(exp(y))."""
-    return jnp.exp(x) * kernel.times(jnp.exp(y))
-
-
-def _absorb(problem: Problem, f: jax.Array) -> KernelProblem:
-    epsilon = problem.epsilon
-    geometry = problem.geometry.formed()
-    assert isinstance(geometry, Dense | Grid), (
-        "streamed costs have solvers of their own"
-    )
-    kernel, top = geometry.absorb(f, epsilon)
-    row_target = marginal.constraint(problem.a, problem.rho_a, f, epsilon)
-    column_target = marginal.constraint(problem.b, problem.rho_b, -top, epsilon)
-    x = jnp.zeros_like(f)
-    y = columns_for(kernel, column_target, x)
-    rows = rows_for(kernel, x, y)
-    return KernelProblem(kernel, f, top, y, rows, row_target, column_target)
-
-
-def row_error(absorbed: KernelProblem) -> jax.Array:
-    """[] L1 error of the rows at x = 0, relative; columns are as wanted."""
-    wanted = absorbed.row_target.mass
-    return jnp.sum(jnp.abs(absorbed.rows - wanted)) / jnp.sum(wanted)
-
-
-@jax.named_scope("absorb")
-def absorb(problem: Problem, f: jax.Array) -> KernelProblem:
-    """Build the kernel of f; if a row of it vanishes, of one Sinkhorn sweep of f.
-
-    After a sweep in the log domain row sums are at least a_i min(b): the fall-back
-    cannot vanish as well, unless hardly any mass is wanted there. One pass, or four
-    in the fall-back.
-    """
-    f = jnp.where(problem.a > 0, f, finite_minus_inf(problem.dtype))
-    first = _absorb(problem, f)
-    lost = jnp.any((first.rows <= 0) & (first.row_target.mass > 0))
-
-    def sweep(_):
-        g = jnp.where(
-            problem.b > 0,
-            problem.epsilon * first.y - first.top,
-            finite_minus_inf(problem.dtype),
-        )
-        return _absorb(problem, row_update(problem, g))
-
-    return jax.lax.cond(lost, sweep, lambda _: first, None)

@@ -84,6 +84,17 @@ class MarginalConstraint(NamedTuple):
         # An atom without mass may stand at x = -inf, and 0 * inf is NaN.
         return jnp.exp(self.log - self.kappa * jnp.where(self.real, x, 0))
 
+    def surplus(self, x: jax.Array, sums: jax.Array) -> jax.Array:
+        """[n] log of the mass that is wanted at x over given sums; 0 without mass.
+
+        Infinite where sums have vanished: the caller limits its step.
+        """
+        log = self.log
+        if self.kappa is not None:
+            log = log - self.kappa * jnp.where(self.real, x, 0)
+        log_sums = jnp.log(jnp.where(self.real, sums, 1))
+        return jnp.where(self.real, log, 0) - log_sums
+
     def stiffness(self, x: jax.Array) -> jax.Array:
         """[n] by how much less is wanted for a larger x."""
         if self.kappa is None:

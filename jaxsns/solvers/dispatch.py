@@ -1,7 +1,7 @@
-"""Run a method on a checked problem: arrays in, potentials and a verdict out.
+"""Run a method on a checked problem: arrays in, potentials and a status out.
 
-Nothing here is differentiated. Under `vmap` tiny problems run in step, with the
-lanes as the fast axis; on a CPU others run one after another.
+Nothing here is differentiated. Under `vmap` tiny problems run in step, with the batch
+as the fast axis; on a CPU others run one after another.
 """
 
 import dataclasses
@@ -11,23 +11,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry import Dense, Streamed, TransposedCost
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
 from jaxsns.recording.recorder import Lane, RecordingOptions
-from jaxsns.solvers import continuation, iteration
-from jaxsns.solvers.batched import (
-    in_step as together,
+from jaxsns.solvers import continuation, kernel_loop, sns
+from jaxsns.solvers.batched import in_step, joint, vmap
+from jaxsns.solvers.options import NewtonOptions, SinkhornOptions
+from jaxsns.solvers.outcome import (
+    Outcome,
+    explain_failure,
+    input_status,
+    mask_invalid,
 )
-from jaxsns.solvers.batched import (
-    joint as sweeping,
-)
-from jaxsns.solvers.batched import (
-    vmap as batching,
-)
-from jaxsns.solvers.newton.newton import NewtonOptions
-from jaxsns.solvers.outcome import Outcome, explained, finished, input_status
-from jaxsns.solvers.registry import METHODS, Options
+from jaxsns.solvers.registry import METHODS
 from jaxsns.solvers.streamed import driver
 from jaxsns.status import Status, code
 
@@ -38,77 +34,87 @@ LARGEST_IN_STEP = 32  # rows and columns of problems that run in step under vmap
 def execute(
     method: str,
     path: bool,
-    watch: RecordingOptions | None,
+    recording: RecordingOptions | None,
     problem: Problem,
-    options: Options,
+    options: Any,
     init: tuple[jax.Array, jax.Array] | None,
 ) -> Outcome:
     """Solve with a method of `METHODS`, along a path in epsilon if `path`.
 
-    Lanes that somebody watches are solved each by itself.
+    With a record, every problem of a batch is solved by itself.
     """
-    if watch is not None:
-        one = functools.partial(_alone, method, path, watch)
+    if recording is not None:
+        one = functools.partial(_alone, method, path, recording)
         lane = Lane(jnp.asarray(0, jnp.int32), jnp.asarray(1, jnp.int32))
-        return batching.with_lanes(one, None, numbered=True)(
-            problem, options, init, lane
-        )
+        return vmap.batched(one, None, numbered=True)(problem, options, init, lane)
     n, m = problem.shape
-    in_step = None
     plain = method == "fixed"
     if isinstance(options, NewtonOptions):
         plain = options.linear_solver == "auto"
-    plain &= problem.balanced and isinstance(problem.geometry.formed(), Dense)
+    plain &= problem.balanced and problem.geometry.formed().stored
+    lockstep = None
     if max(n, m) <= LARGEST_IN_STEP and plain:
-        in_step = functools.partial(together.in_step, path)
+        lockstep = functools.partial(in_step.solve, path)
     alone = functools.partial(_alone, method, path, None)
-    swept = functools.partial(sweeping.together, alone) if plain else None
-    return batching.with_lanes(alone, in_step, swept)(problem, options, init)
+    together = functools.partial(joint.solve, alone) if plain else None
+    return vmap.batched(alone, lockstep, together)(problem, options, init)
+
+
+def _orientation(
+    method: str, options: Any, problem: Problem
+) -> tuple[bool, bool, bool]:
+    """Whether a problem is solved transposed, starts from f, and ends with columns.
+
+    The smaller side are the rows, whose scalings are the unknowns; after a fixed number
+    of sweeps they are the side that ends exact. Rows that are divided among devices are
+    columns always. All of it is known when compiled.
+    """
+    n, m = problem.shape
+    divided = problem.geometry.streams_rows
+    if method != "fixed":
+        transposed = n > m or divided
+        return transposed, not transposed, False
+    assert isinstance(options, SinkhornOptions)
+    from_g = options.exact == "columns"
+    transposed = from_g or divided
+    return transposed, not from_g, divided and not from_g
 
 
 def _alone(
     method: str,
     path: bool,
-    watch: RecordingOptions | None,
+    recording: RecordingOptions | None,
     problem: Problem,
-    options: Options,
-    init: tuple[jax.Array, ...] | None,
+    options: Any,
+    init: tuple[jax.Array, jax.Array] | None,
     lane: Lane | None = None,
 ) -> Outcome:
-    _, start, level, _ = METHODS[method]
-    given = input_status(problem, options)
+    status_of_input = input_status(problem, options)
     # A bad epsilon or mass is not worth an iteration, and must not loop for ever.
-    fine = given == code(Status.RUNNING)
+    fine = status_of_input == code(Status.RUNNING)
     problem = problem.formed()
     problem = problem.with_epsilon(jnp.where(fine, problem.epsilon, 1))
-    n, m = problem.shape
-    swapped = n > m or isinstance(problem.geometry, TransposedCost)
-    # Lanes that swept together before say themselves whether that led anywhere.
-    f, g, *known = init or (None, None, False)
-    warm = known[0] if known else True
-    f = g if swapped else f
-    if swapped:
+    transposed, from_f, columns_last = _orientation(method, options, problem)
+    f = None if init is None else init[0 if from_f else 1]
+    if transposed:
         problem = problem.transposed()
-    options = dataclasses.replace(
-        options, max_steps=jnp.where(fine, options.max_steps, 0)
-    )
-    record = recorder.begin(watch, problem.dtype, options.tolerance, lane)
-    if isinstance(problem.geometry, Streamed):
-        end = driver.run(method, problem, options, f, record)
-        f, g = (end.g, end.f) if swapped else (end.f, end.g)
-        return _finished(given, f, g, end, end.status)
-    state = start(problem, f)._replace(recorder=record)
-    if path:
-        ratio = functools.partial(continuation.path_ratio, problem)
-        end = continuation.run(problem, options, state, level, ratio, warm)
+    limit = jnp.where(fine, jnp.asarray(options.max_steps), 0)
+    options = dataclasses.replace(options, max_steps=limit)
+    record = recorder.begin(recording, problem.dtype, options.tolerance, lane)
+    on_kernel = METHODS[method].on_kernel
+    if not problem.geometry.has_kernel:
+        end = driver.run(method, problem, options, f, record, columns_last)
+        status = end.status
+    elif on_kernel is None:
+        end = sns.run(problem, options, sns.init(problem, f)._replace(record=record))
+        status = explain_failure(problem, end.f, end.g, end.status)
     else:
-        end = iteration.run(lambda s: level(problem, options, s), state)
-    status = explained(problem, end.f, end.g, end.status)
-    f, g = (end.g, end.f) if swapped else (end.f, end.g)
-    return _finished(given, f, g, end, status)
-
-
-def _finished(given, f: jax.Array, g: jax.Array, end: Any, status) -> Outcome:
-    out = finished(given, f, g, end.error, status, end.counts, end.recorder)
-    recorder.ended(out.recorder, out.error, out.status, out.counts.passes)
+        steps = on_kernel(options)
+        levels = continuation.plan(problem, path)
+        start = kernel_loop.initial(problem, f, record)
+        end = kernel_loop.solve(problem, options, steps, levels, start)
+        status = explain_failure(problem, end.f, end.g, end.status)
+    f, g = (end.g, end.f) if transposed else (end.f, end.g)
+    out = mask_invalid(status_of_input, f, g, end.error, status, end.counts, end.record)
+    recorder.ended(out.record, out.error, out.status, out.counts.passes)
     return out

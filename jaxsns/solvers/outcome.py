@@ -1,6 +1,6 @@
 """What an iteration leaves behind, and what is said about it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jaxsns.problem.checks import validity
 from jaxsns.problem.feasibility import infeasible
 from jaxsns.problem.problem import Problem
+from jaxsns.recording.counts import Counts
 from jaxsns.recording.recorder import Recorder
-from jaxsns.solvers import iteration
-from jaxsns.solvers.iteration import Counts
-from jaxsns.solvers.registry import Options
+from jaxsns.solvers.loop import as_status
 from jaxsns.status import Status, code
 
 
@@ -23,26 +22,26 @@ class Outcome(NamedTuple):
     error: jax.Array  # []
     status: jax.Array  # [] int32
     counts: Counts
-    recorder: Recorder | None = None
+    record: Recorder | None = None
 
 
-def input_status(problem: Problem, options: Options) -> jax.Array:
+def input_status(problem: Problem, options: Any) -> jax.Array:
     """[] int32 status of all numbers that are given: RUNNING if they are fine."""
     status = validity(problem)
-    invalid = iteration.as_status(code(Status.INVALID_INPUT))
+    invalid = as_status(code(Status.INVALID_INPUT))
     return jnp.where(options.tolerance > 0, status, invalid)
 
 
-def finished(given, f, g, error, status, counts, record=None) -> Outcome:
+def mask_invalid(status_of_input, f, g, error, status, counts, record=None) -> Outcome:
     """NaN where there is no answer; [] or, with f and g lanes last, [lanes]."""
-    fine = given == code(Status.RUNNING)
-    status = jnp.where(fine, status, given).astype(jnp.int32)
+    fine = status_of_input == code(Status.RUNNING)
+    status = jnp.where(fine, status, status_of_input).astype(jnp.int32)
     bad = ~fine | (status == code(Status.NONFINITE))
     f, g = jnp.where(bad, jnp.nan, f), jnp.where(bad, jnp.nan, g)
     return Outcome(f, g, jnp.where(fine, error, jnp.nan), status, counts, record)
 
 
-def explained(problem: Problem, f, g, status) -> jax.Array:
+def explain_failure(problem: Problem, f, g, status) -> jax.Array:
     """[] the status, or INFEASIBLE where that can be proved of a failed solve."""
     failed = (status == code(Status.MAX_STEPS)) | (status == code(Status.STALLED))
     proved = jax.lax.cond(

@@ -1,64 +1,66 @@
 """The methods there are, by name."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxsns.solvers import sns
+from jaxsns.solvers.kernel_loop import Method
 from jaxsns.solvers.newton import newton
-from jaxsns.solvers.newton.newton import NewtonOptions
-from jaxsns.solvers.sinkhorn import fixed_length as fixed
-from jaxsns.solvers.sinkhorn import overrelaxed, symmetric
-from jaxsns.solvers.sinkhorn.overrelaxed import SinkhornOptions
-from jaxsns.solvers.sns import SNSOptions
-
-Options = NewtonOptions | SinkhornOptions | SNSOptions
+from jaxsns.solvers.options import (
+    NewtonOptions,
+    Options,
+    SinkhornOptions,
+    SNSOptions,
+)
+from jaxsns.solvers.sinkhorn import fixed_length, overrelaxed, symmetric
 
 # "auto" sweeps on where the measured contraction predicts at most so many more
 # sweeps; a Newton step costs about as much.
-AUTO_PATIENCE = 12.0
+AUTO_PATIENCE = 12.0  # sweeps
+SINKHORN_SWEEPS = 20_000  # at most
 
 
-class Method(NamedTuple):
-    """An iteration: its options, how it starts, and how one level of it runs."""
+class Entry(NamedTuple):
+    """A method by name: its options, its step on a kernel, and whether it has a path."""
 
     options: Options
-    init: Callable
-    level: Callable  # one update, or a run, at one epsilon
+    on_kernel: Callable[[Any], Method] | None  # of the options; None: a loop of its own
     path: bool  # follow epsilon by default
 
 
+_NEWTON = lambda options: newton.method(options.linear_solver)
+
 METHODS = {
-    "auto": Method(
-        NewtonOptions(patience=AUTO_PATIENCE), newton.init, newton.update, True
+    "auto": Entry(NewtonOptions(patience=AUTO_PATIENCE), _NEWTON, True),
+    "newton": Entry(NewtonOptions(), _NEWTON, True),
+    "sinkhorn": Entry(
+        SinkhornOptions(), lambda o: overrelaxed.method(o.overrelaxation), False
     ),
-    "newton": Method(NewtonOptions(), newton.init, newton.update, True),
-    "sinkhorn": Method(SinkhornOptions(), overrelaxed.init, overrelaxed.update, False),
-    "fixed": Method(
-        SinkhornOptions(early_stop=False), overrelaxed.init, fixed.update, False
+    "fixed": Entry(
+        SinkhornOptions(early_stop=False), lambda _: fixed_length.METHOD, False
     ),
-    "symmetric": Method(SinkhornOptions(), overrelaxed.init, symmetric.update, False),
-    "sns": Method(SNSOptions(), sns.init, sns.run, False),
+    "symmetric": Entry(SinkhornOptions(), lambda _: symmetric.METHOD, False),
+    "sns": Entry(SNSOptions(), None, False),
 }
 
 
-def find(method: str | Options, early_stop: bool = True) -> tuple[str, Method]:
+def find(method: str | Options, early_stop: bool = True) -> tuple[str, Entry]:
     """Name and method for a name or an options object; raise if it is neither.
 
-    Without `early_stop` it is a fixed number of sweeps, whichever of "auto" and
-    "sinkhorn" was asked for; the other methods have no such form.
+    Without `early_stop` it is a fixed number of sweeps, whichever of "auto",
+    "sinkhorn" and "fixed" was asked for; the other methods have no such form.
     """
     if isinstance(method, SinkhornOptions) and not method.early_stop:
         return "fixed", METHODS["fixed"]._replace(options=method)
     if not early_stop:
-        if method in ("auto", "sinkhorn"):
+        if method in ("auto", "sinkhorn", "fixed"):
             return "fixed", METHODS["fixed"]
         raise ValueError(
             "early_stop=False is a fixed number of Sinkhorn sweeps: method must be "
-            f"'auto' or 'sinkhorn'; got {method!r}"
+            f"'auto', 'sinkhorn' or 'fixed'; got {method!r}"
         )
     if isinstance(method, str):
-        if method not in METHODS or method == "fixed":
-            names = ", ".join(repr(name) for name in METHODS if name != "fixed")
+        if method not in METHODS:
+            names = ", ".join(repr(name) for name in METHODS)
             raise ValueError(
                 f"method must be one of {names} or an options object; got {method!r}"
             )

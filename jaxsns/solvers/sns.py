@@ -8,55 +8,26 @@ Algorithm 1. Differences: the threshold on the whole Hessian is replaced by the
 largest `kept` entries of each row and of each column, so that shapes are static.
 """
 
-import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from jaxsns.hessian.schur import inverse_root
 from jaxsns.linear import ell
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
 from jaxsns.numerics import finite_minus_inf, machine_epsilon
-from jaxsns.problem import dual
+from jaxsns.problem import dual, gauge
 from jaxsns.problem.problem import Problem, log_masses
 from jaxsns.recording import recorder
+from jaxsns.recording.counts import Counts, no_counts
 from jaxsns.recording.history import StepKind
 from jaxsns.recording.recorder import Recorder
-from jaxsns.solvers import iteration
-from jaxsns.solvers.iteration import Counts
+from jaxsns.solvers import loop
 from jaxsns.status import Status, code
 
 ARMIJO, TRIALS = 1e-4, 30
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("tolerance", "max_steps", "warm_up"),
-    meta_fields=("kept",),
-)
-@dataclasses.dataclass(frozen=True)
-class SNSOptions:
-    """Numbers are data; `kept` changes shapes.
-
-    Attributes:
-      tolerance: relative L1 error of both marginals.
-      max_steps: sweeps and Newton steps together.
-      warm_up: N1 of the paper, sweeps before the first Newton step.
-      kept: entries of the plan kept in each row and each column.
-    """
-
-    tolerance: float | jax.Array = 1e-9
-    max_steps: int | jax.Array = 1000
-    warm_up: int | jax.Array = 20
-    kept: int = 8
-
-    def __post_init__(self):
-        """Refuse a `kept` that is no positive integer."""
-        if not isinstance(self.kept, int) or self.kept < 1:
-            raise ValueError(f"kept must be a positive integer; got {self.kept!r}")
 
 
 class SNSState(NamedTuple):
@@ -69,7 +40,7 @@ class SNSState(NamedTuple):
     status: jax.Array  # [] int32
     settled: jax.Array  # [] bool: the last line search found nothing
     counts: Counts
-    recorder: Recorder | None = None
+    record: Recorder | None = None
 
 
 def init(problem: Problem, f: jax.Array | None = None) -> SNSState:
@@ -81,13 +52,13 @@ def init(problem: Problem, f: jax.Array | None = None) -> SNSState:
         g=jnp.where(problem.b > 0, g, finite_minus_inf(problem.dtype)),
         error=jnp.asarray(jnp.inf, problem.dtype),
         step=jnp.asarray(0, jnp.int32),
-        status=iteration.as_status(code(Status.RUNNING)),
+        status=loop.as_status(code(Status.RUNNING)),
         settled=jnp.asarray(False),
-        counts=iteration.no_counts(),
+        counts=no_counts(),
     )
 
 
-def _sweep(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
+def _sweep(problem: Problem, options: Any, state: SNSState) -> SNSState:
     del options
     cost, epsilon = problem.geometry.dense(), problem.epsilon
     log_a, log_b = log_masses(problem)
@@ -97,7 +68,7 @@ def _sweep(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
     return state._replace(f=f, g=g, counts=state.counts.plus(sweeps=1, passes=2))
 
 
-def _direction(problem: Problem, options: SNSOptions, f, g, rows, columns, error):
+def _direction(problem: Problem, options: Any, f, g, rows, columns, error):
     """Sparse Newton direction (df, dg), its slope, and the products it took."""
     cost, epsilon = problem.geometry.dense(), problem.epsilon
     n, m = problem.shape
@@ -131,7 +102,7 @@ def _direction(problem: Problem, options: SNSOptions, f, g, rows, columns, error
     return df, dg, slope, end.steps
 
 
-def _newton(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
+def _newton(problem: Problem, options: Any, state: SNSState) -> SNSState:
     f, g = state.f, state.g
 
     def semidual_pass(f, g):
@@ -149,8 +120,8 @@ def _newton(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
         number, length, *_ = trial
         new_f, new_g = f + length * df, g + length * dg
         _, _, new_error, new_excess = semidual_pass(new_f, new_g)
-        linear = dual.weighted(problem.a, length * df)
-        linear = linear + dual.weighted(problem.b, length * dg)
+        linear = gauge.weighted(problem.a, length * df)
+        linear = linear + gauge.weighted(problem.b, length * dg)
         gain = linear - (new_excess - excess)
         # Below rounding the value says nothing; then the error has to fall clearly.
         good = jnp.where(
@@ -174,7 +145,7 @@ def _newton(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
     )
 
 
-def update(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
+def update(problem: Problem, options: Any, state: SNSState) -> SNSState:
     """One warm-up sweep or one Newton step, then the exact error and the verdict."""
     moved = jax.lax.cond(
         state.counts.sweeps < options.warm_up,
@@ -184,9 +155,12 @@ def update(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
     )
     error = dual.marginal_error(problem, moved.f, moved.g)
     step = state.step + 1
-    status = iteration.verdict(
+    status = loop.status_at(
         error,
-        jnp.asarray(options.tolerance, problem.dtype),
+        jnp.maximum(
+            jnp.asarray(options.tolerance, problem.dtype),
+            dual.rounding_error(problem, moved.f, moved.g, options.rounding_share),
+        ),
         step,
         options.max_steps,
         moved.settled,
@@ -197,7 +171,7 @@ def update(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
     n, m = problem.shape
     kept = min(options.kept * (n + m) / (n * m), 1.0)  # at most: lists may overlap
     noted = recorder.record_step(
-        recorder.at_epsilon(state.recorder, problem.epsilon, state.status),
+        recorder.at_epsilon(state.record, problem.epsilon, state.status),
         error,
         kind=kind,
         kept=jnp.where(swept, 1, kept),
@@ -205,24 +179,23 @@ def update(problem: Problem, options: SNSOptions, state: SNSState) -> SNSState:
         products=counts.linear_steps,
     )
     return moved._replace(
-        error=error, step=step, status=status, counts=counts, recorder=noted
+        error=error, step=step, status=status, counts=counts, record=noted
     )
 
 
-def run(
-    problem: Problem, options: SNSOptions, state: SNSState, last: ArrayLike = True
-) -> SNSState:
-    """Update until the status says why to stop."""
-    end = iteration.run(lambda s: update(problem, options, s), state)
-    f, g, error = dual.judged(problem, end.f, end.g)
-    # What is returned is what is judged: rounding counts as well.
-    missed = last & (end.status == code(Status.CONVERGED)) & (error > options.tolerance)
-    status = jnp.where(missed, code(Status.STALLED), end.status)
+def run(problem: Problem, options: Any, state: SNSState) -> SNSState:
+    """Update until the status says why to stop, and check what is returned."""
+    end = loop.run(lambda s: update(problem, options, s), state)
+    f, g, error = dual.centred_with_error(problem, end.f, end.g)
+    floor = dual.rounding_error(problem, f, g, options.rounding_share)
+    missed = (end.status == code(Status.CONVERGED)) & (
+        error > jnp.maximum(options.tolerance, floor)
+    )
     return end._replace(
-        f=jnp.where(last, f, end.f),
-        g=jnp.where(last, g, end.g),
+        f=f,
+        g=g,
         error=error,
-        status=iteration.as_status(status),
+        status=loop.as_status(jnp.where(missed, code(Status.STALLED), end.status)),
         settled=jnp.asarray(False),
         counts=end.counts.plus(passes=1),
     )

@@ -1,6 +1,7 @@
 """Tiny problems under `vmap`: solved in step, in chunks of lanes."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +9,22 @@ import jax.numpy as jnp
 from jaxsns.linear import mapping
 from jaxsns.numerics import finite_minus_inf
 from jaxsns.problem.problem import Problem
-from jaxsns.solvers import iteration
+from jaxsns.recording.counts import Counts
 from jaxsns.solvers.batched import lockstep, lockstep_problem
-from jaxsns.solvers.iteration import Counts
-from jaxsns.solvers.newton.newton import NewtonOptions
-from jaxsns.solvers.outcome import Outcome, explained, finished, input_status
-from jaxsns.solvers.registry import Options
+from jaxsns.solvers.loop import as_status
+from jaxsns.solvers.options import NewtonOptions
+from jaxsns.solvers.outcome import (
+    Outcome,
+    explain_failure,
+    input_status,
+    mask_invalid,
+)
 from jaxsns.status import Status, code
 
 CHUNK = 1 << 16  # entries of the kernels of lanes that run in step: a cache's worth
 
 
-def in_step(path: bool, problem: Problem, options: Options, init) -> Outcome:
+def solve(path: bool, problem: Problem, options: Any, init) -> Outcome:
     """Solve tiny problems, lanes on the first axis of every leaf.
 
     First a few sweeps of all of them; those that are not done by then are gathered,
@@ -31,15 +36,15 @@ def in_step(path: bool, problem: Problem, options: Options, init) -> Outcome:
     # Lanes are the last axis everywhere, so promotion of ranks is what is meant.
     with jax.numpy_rank_promotion("allow"):
         if not isinstance(options, NewtonOptions):
-            whole = functools.partial(_chunk, path, lockstep.run)
+            whole = functools.partial(_chunk, False, lockstep.fixed_number)
             return mapping.in_chunks(whole, arguments, size)
-        first = functools.partial(_chunk, path, lockstep.blind)
+        first = functools.partial(_chunk, path, lockstep.fixed_sweeps)
         out = mapping.in_chunks(first, arguments, size)
         rest = functools.partial(_chunk, path, lockstep.run)
         left = out.status == code(Status.RUNNING)
         out = mapping.finish(rest, arguments, out, left, size)
     failed = jnp.any(out.status != code(Status.CONVERGED))
-    explain = jax.vmap(explained)
+    explain = jax.vmap(explain_failure)
     status = jax.lax.cond(
         failed,
         lambda: explain(problem, out.f, out.g, out.status),
@@ -51,49 +56,44 @@ def in_step(path: bool, problem: Problem, options: Options, init) -> Outcome:
 def _chunk(path: bool, work, arguments, before: Outcome | None = None) -> Outcome:
     """Let lanes work, from what was reached before; RUNNING if there is more to do."""
     problem, options, init = arguments
-    given = jax.vmap(input_status)(problem, options)
-    fine = given == code(Status.RUNNING)
+    status_of_input = jax.vmap(input_status)(problem, options)
+    fine = status_of_input == code(Status.RUNNING)
     cost = jax.vmap(lambda p: p.geometry.dense().entries)(problem)
     a, b = problem.a.T, problem.b.T
     cost = jnp.moveaxis(cost, 0, -1)
-    swapped = cost.shape[0] > cost.shape[1]
-    if swapped:
+    newton = isinstance(options, NewtonOptions)
+    transposed = cost.shape[0] > cost.shape[1]
+    if not newton:
+        transposed = options.exact == "columns"  # type: ignore[union-attr]
+    if transposed:
         cost, a, b = jnp.swapaxes(cost, 0, 1), b, a
         init = None if init is None else init[::-1]
     f = jnp.zeros_like(a) if init is None else init[0].T
     f = jnp.where(a > 0, f, finite_minus_inf(f.dtype))
     epsilon = jnp.where(fine, problem.epsilon, 1)
     levels, first = lockstep_problem.path_of(cost, a, b, epsilon)
-    # A fixed number of sweeps: an error to reach of 0, and never a Newton step.
-    patience, aim = jnp.full_like(epsilon, jnp.inf), jnp.zeros_like(epsilon)
-    if isinstance(options, NewtonOptions):
-        patience = jnp.where(options.patience > 0, lockstep.PATIENCE, 0)
-        aim = jnp.asarray(options.tolerance)
+    number = lambda x: jnp.asarray(x, f.dtype)
     batch = lockstep_problem.Batch(
         cost=cost,
         a=a,
         b=b,
         epsilon=epsilon,
-        tolerance=aim,
+        tolerance=number(options.tolerance),
         max_steps=jnp.asarray(options.max_steps),
-        patience=patience.astype(f.dtype),
+        patience=number(options.patience if newton else jnp.zeros_like(epsilon)),
         levels=levels if path else jnp.zeros_like(levels),
         first=first,
+        rounding_share=number(options.rounding_share),
     )
-    state = lockstep.begin(batch, f, iteration.as_status(given))
+    state = lockstep.begin(batch, f, as_status(status_of_input))
     if before is not None:
-        reached = (before.g if swapped else before.f).T
+        reached = (before.g if transposed else before.f).T
         state = lockstep.resume(
             batch, state, reached, before.error, before.counts.sweeps
         )
     end = work(batch, state)
-    f, g = (end.g, end.f) if swapped else (end.f, end.g)
-    status = end.status
-    if not isinstance(options, NewtonOptions):
-        stopped = (status == code(Status.MAX_STEPS)) | (status == code(Status.STALLED))
-        close = stopped & (end.error <= options.tolerance)
-        status = jnp.where(close, code(Status.CONVERGED), status)
+    f, g = (end.g, end.f) if transposed else (end.f, end.g)
     zero = jnp.zeros_like(end.sweeps)
     counts = Counts(end.sweeps, end.newton_steps, zero, zero, end.passes)
-    out = finished(given, f, g, end.error, status, counts)
+    out = mask_invalid(status_of_input, f, g, end.error, end.status, counts)
     return out._replace(f=out.f.T, g=out.g.T)

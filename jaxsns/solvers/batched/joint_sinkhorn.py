@@ -13,12 +13,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Dense
-from jaxsns.numerics import goal, largest_scaling, machine_epsilon, matmul, safe_log
-from jaxsns.problem import kernel_verdict
-from jaxsns.solvers.iteration import MOST, NEGLIGIBLE
+from jaxsns.numerics import (
+    finite_minus_inf,
+    inner_tolerance,
+    largest_scaling,
+    matmul,
+    safe_log,
+)
+from jaxsns.problem import dual
+from jaxsns.problem.problem import Problem
 from jaxsns.solvers.sinkhorn.acceleration import best_rate
 
-PATIENCE = 300.0  # sweeps on one kernel, predicted: about what a lane alone takes
+ON_ONE_KERNEL, ON_OWN_KERNELS = 300.0, 90.0  # sweeps predicted, as a lane alone takes
 BLOCK = 2  # sweeps between two looks at the errors
 FIRST = 8  # sweeps before a prediction is believed; till then each block is a window
 WINDOW = 4  # sweeps over which a decay is measured then
@@ -26,13 +32,14 @@ FEW = 4.0  # sweeps left, as the last ones gained, for which momentum does not p
 EARLY = 5.0  # sweeps at which twice as many are left as are predicted
 
 
-class Pairs(NamedTuple):
+class BatchMarginals(NamedTuple):
     """Masses in lanes."""
 
     a: jax.Array  # [lanes, n]
     b: jax.Array  # [lanes, m]
     tolerance: jax.Array  # [lanes]
     max_steps: jax.Array  # [lanes] int32
+    rounding_share: jax.Array  # [lanes] see `solvers.options`
     active: jax.Array  # [lanes] bool: the others are nobody's concern
 
 
@@ -57,13 +64,12 @@ class Kernels(NamedTuple):
         return matmul(u[:, None, :], self.matrix)[:, 0, :]
 
 
-class Swept(NamedTuple):
-    """What the sweeps left: potentials as they are returned, and their errors."""
+class JointResult(NamedTuple):
+    """What the sweeps left: potentials, and their errors on the kernel."""
 
     f: jax.Array  # [lanes, n] cost
     g: jax.Array  # [lanes, m] cost
     error: jax.Array  # [lanes]
-    sure: jax.Array  # [lanes] bool: the error owes nothing to the kernel's entries
     sweeps: jax.Array  # [lanes] int32
 
 
@@ -80,7 +86,7 @@ class _State(NamedTuple):
     step: jax.Array  # [] int32
 
 
-def _start(pairs: Pairs, kernels: Kernels, f: jax.Array | None):
+def _start(pairs: BatchMarginals, kernels: Kernels, f: jax.Array | None):
     """[lanes, n] row scalings of potentials f; 1 where the kernel is too far off."""
     if f is None:
         lanes = 1 if kernels.matrix.ndim == 2 else pairs.a.shape[0]
@@ -93,17 +99,17 @@ def _start(pairs: Pairs, kernels: Kernels, f: jax.Array | None):
     return jnp.exp(jnp.where(fits[:, None], x, 0))
 
 
-def _error(pairs: Pairs, u: jax.Array, reach: jax.Array) -> jax.Array:
+def _error(pairs: BatchMarginals, u: jax.Array, reach: jax.Array) -> jax.Array:
     return jnp.sum(jnp.abs(u * reach - pairs.a), axis=1) / jnp.sum(pairs.a, axis=1)
 
 
-def _fitted(pairs: Pairs, kernels: Kernels, u: jax.Array):
+def _fitted(pairs: BatchMarginals, kernels: Kernels, u: jax.Array):
     """([lanes, m], [lanes, n]) column scalings v that fit u, and K v."""
     v = jnp.where(pairs.b > 0, pairs.b / kernels.transpose_times(u), 0)
     return v, kernels.times(v)
 
 
-def _block(pairs: Pairs, kernels: Kernels, s: _State):
+def _block(pairs: BatchMarginals, kernels: Kernels, s: _State):
     """BLOCK sweeps, without logarithms while no lane has momentum.
 
     A lane without it gets the same either way, whatever the others do. Gives u, v,
@@ -132,14 +138,16 @@ def _block(pairs: Pairs, kernels: Kernels, s: _State):
     return jax.lax.cond(jnp.any(s.rate > 0), hurried, plain)
 
 
-def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _State:
+def _sweeps(
+    pairs: BatchMarginals, kernels: Kernels, u: jax.Array, patience: float
+) -> _State:
     """Sweep each lane until it is there, or promises not to be so before long.
 
     The first sweeps are plain; momentum is chosen by what they gain, and anew after
     each window. A lane at rest keeps its scalings: what it gets does not depend on
     the others.
     """
-    target = goal(pairs.tolerance)
+    target = inner_tolerance(pairs.tolerance)
 
     def block(s: _State) -> _State:
         u, v, reach, speed = _block(pairs, kernels, s)
@@ -191,59 +199,54 @@ def _sweeps(pairs: Pairs, kernels: Kernels, u: jax.Array, patience: float) -> _S
     return jax.lax.while_loop(lambda s: jnp.any(s.live), block, start)
 
 
-def _potentials(pairs: Pairs, kernels: Kernels, x: jax.Array, y: jax.Array):
-    """([lanes, n], [lanes, m]) centred potentials, -inf where there is no mass."""
-    base, top, epsilon = kernels.base, kernels.top, kernels.epsilon
-    real, some = pairs.a > 0, pairs.b > 0
-    f, g = base + epsilon * x, epsilon * y - top
-    for _ in range(2):  # see `dual.centre`
-        rows = jnp.sum(jnp.where(real, pairs.a * f, 0), axis=1)
-        surplus = rows - jnp.sum(jnp.where(some, pairs.b * g, 0), axis=1)
-        shift = surplus / (jnp.sum(pairs.a, axis=1) + jnp.sum(pairs.b, axis=1))
-        f, g = f - shift[:, None], g + shift[:, None]
-    return jnp.where(real, f, -jnp.inf), jnp.where(some, g, -jnp.inf)
-
-
 def sweep(
-    kernels: Kernels, pairs: Pairs, f: jax.Array | None, patience: float
-) -> Swept:
-    """Sweep lanes from row potentials f [lanes, n], or from those of the kernels.
-
-    The error is that of the rows after the last sweep, where columns fit, and a bound
-    of what rounding of the potentials adds: to measure that takes two products more.
-    If `sure`, what a kernel may miss is negligible, or in the error as well, and that
-    within the tolerance.
-    """
+    kernels: Kernels, pairs: BatchMarginals, f: jax.Array | None, patience: float
+) -> JointResult:
+    """Sweep problems from row potentials f [lanes, n], or from those of the kernels."""
+    sizes = [
+        jnp.max(jnp.where(real, jnp.abs(x), 0), axis=1)
+        for real, x in ((pairs.a > 0, kernels.base), (pairs.b > 0, kernels.top))
+    ]
+    size = jnp.maximum(*sizes) / kernels.epsilon[:, 0]
+    floor = pairs.rounding_share * dual.rounding_floor(size)
+    pairs = pairs._replace(tolerance=jnp.maximum(pairs.tolerance, floor))
     end = _sweeps(pairs, kernels, _start(pairs, kernels, f), patience)
     x = safe_log(jnp.where(pairs.a > 0, end.u, 1))
     y = safe_log(jnp.where(pairs.b > 0, end.v, 1))
-    f, g = _potentials(pairs, kernels, x, y)
-    rounded = (2 * jnp.abs(f) + jnp.abs(kernels.base)) / kernels.epsilon
-    rows = pairs.a, x, end.u, rounded
-    rounding = kernel_verdict.mean(pairs.a, rounded)
-    rounded = 2 * (jnp.abs(g) + jnp.abs(kernels.top)) / kernels.epsilon
-    columns = pairs.b, y, end.v, rounded
-    rounding += kernel_verdict.mean(pairs.b, rounded)
-    rounding *= machine_epsilon(f.dtype)
-    missed = kernel_verdict.bound(rows, columns)
-    negligible = missed <= NEGLIGIBLE * pairs.tolerance
-    bound = end.error + jnp.where(negligible, rounding, missed)
-    within = (bound <= pairs.tolerance) & (missed <= MOST * pairs.tolerance)
-    sure = negligible | within
-    error = jnp.where(sure, bound, end.error + rounding)
-    return Swept(f, g, error, sure, end.sweeps)
+    f = kernels.base + kernels.epsilon * x
+    g = kernels.epsilon * y - kernels.top
+    return JointResult(f, g, end.error, end.sweeps)
 
 
-def run(
-    geometry: Dense, epsilon: jax.Array, pairs: Pairs, f: jax.Array | None
-) -> Swept:
-    """Sweep lanes with one cost and one epsilon, from f [lanes, n] or from zero.
+def on_one_kernel(
+    geometry: Dense, epsilon: jax.Array, pairs: BatchMarginals, f: jax.Array | None
+) -> JointResult:
+    """Sweep problems with one cost and one epsilon, from f [lanes, n] or from zero.
 
     The kernel is built from the least cost of each row: every row and every column
-    of it has an entry 1. If that is in a row or column where a lane has no mass, its
-    own entries may be too small: `lost_mass` tells, or a sum that is 0.
+    of it has an entry 1. If that is in a row or column where a problem has no mass, its
+    own entries may be too small: the check of its potentials tells.
     """
     base = jnp.min(geometry.entries, axis=1)
     kernel, top = geometry.absorb(base, epsilon)
     kernels = Kernels(kernel.matrix, base[None], top[None], epsilon[None, None])
-    return sweep(kernels, pairs, f, PATIENCE)
+    return sweep(kernels, pairs, f, ON_ONE_KERNEL)
+
+
+def on_own_kernels(
+    problem: Problem, pairs: BatchMarginals, f: jax.Array | None
+) -> JointResult:
+    """Sweep problems with costs of their own, side by side, from f [lanes, n] or zero.
+
+    A sweep of a problem of 128 x 128 takes a few microseconds; with the operations
+    around it, one problem after another, several times that. All of a chunk share these.
+    """
+    problem = jax.vmap(lambda p: p.formed())(problem)
+    geometry = problem.geometry
+    assert isinstance(geometry, Dense)
+    base = jnp.zeros_like(pairs.a) if f is None else f
+    base = jnp.where(pairs.a > 0, base, finite_minus_inf(base.dtype))
+    absorb = lambda geometry, f, epsilon: geometry.absorb(f, epsilon)
+    kernel, top = jax.vmap(absorb)(geometry, base, problem.epsilon)
+    kernels = Kernels(kernel.matrix, base, top, problem.epsilon[:, None])
+    return sweep(kernels, pairs, None, ON_OWN_KERNELS)

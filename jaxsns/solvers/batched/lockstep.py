@@ -12,22 +12,31 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.linear import lane_algebra
-from jaxsns.numerics import dual_slack, finite_minus_inf, machine_epsilon, safe_log
-from jaxsns.solvers import iteration
+from jaxsns.numerics import (
+    dual_slack,
+    finite_minus_inf,
+    largest_scaling,
+    machine_epsilon,
+    safe_log,
+)
+from jaxsns.solvers import continuation
 from jaxsns.solvers.batched import lockstep_newton
 from jaxsns.solvers.batched.lockstep_problem import (
     Batch,
     absorb,
+    rounding_error,
     select,
     weighted,
     when,
 )
 from jaxsns.solvers.continuation import epsilon_at
-from jaxsns.solvers.newton.newton_loop import IDLE
+from jaxsns.solvers.loop import status_at
+from jaxsns.solvers.newton.newton import IDLE_STEPS
 from jaxsns.status import Status, code
 
-PATIENCE = 24.0  # sweeps predicted that are made rather than a Newton step
-BLIND = 16  # sweeps at the beginning without a look: most easy problems are then done
+FIRST_SWEEPS = (
+    16  # sweeps at the beginning without a look: most easy problems are then done
+)
 
 
 class State(NamedTuple):
@@ -60,9 +69,9 @@ def _judge(batch: Batch, s: State, g: jax.Array, settled: jax.Array) -> State:
     missing = jnp.sum(jnp.abs(jnp.sum(plan, axis=1) - batch.a), axis=0)
     missing += jnp.sum(jnp.abs(jnp.sum(plan, axis=0) - batch.b), axis=0)
     error = missing / batch.total
-    status = iteration.verdict(
+    status = status_at(
         error,
-        batch.tolerance,
+        jnp.maximum(batch.tolerance, rounding_error(batch, f, g)),
         s.sweeps,
         batch.max_steps,
         settled & (error > 0.5 * s.error),
@@ -73,7 +82,7 @@ def _judge(batch: Batch, s: State, g: jax.Array, settled: jax.Array) -> State:
 def _level(batch: Batch, s: State) -> State:
     """One kernel for each running lane, rounds on it, and a verdict at the end."""
     running = s.status == code(Status.RUNNING)
-    kernels, point = absorb(batch, s.f, s.level)
+    kernels, point, _ = absorb(batch, s.f, s.level)
     work = lockstep_newton.begin(point, s.sweeps, s.newton_steps)
     work = lockstep_newton.run(batch, kernels, running, work)
     f = kernels.f + kernels.epsilon * safe_log(work.point.u)
@@ -81,7 +90,7 @@ def _level(batch: Batch, s: State) -> State:
     last = s.level >= batch.levels
     path = batch.epsilon, batch.first, batch.levels
     before, after = epsilon_at(*path, s.level - 1), epsilon_at(*path, s.level + 1)
-    slope = (after - kernels.epsilon) / (kernels.epsilon - before)
+    slope = continuation.slope(before, kernels.epsilon, after)
     ahead = f + jnp.where(s.level > 0, slope, 0) * (f - s.last_f)
     new = s._replace(
         f=jnp.where(last, f, ahead),
@@ -91,7 +100,7 @@ def _level(batch: Batch, s: State) -> State:
         newton_steps=work.newton_steps,
         passes=s.passes + 1,
     )
-    settled = (work.point.error <= kernels.target) | (work.idle >= IDLE)
+    settled = (work.point.error <= kernels.target) | (work.idle >= IDLE_STEPS)
     asked = running & last
     judged = when(
         asked,
@@ -117,13 +126,13 @@ def begin(batch: Batch, f: jax.Array, status: jax.Array) -> State:
     )
 
 
-def blind(batch: Batch, start: State) -> State:
-    """BLIND sweeps at the wanted epsilon, and a verdict at the end.
+def fixed_sweeps(batch: Batch, start: State) -> State:
+    """FIRST_SWEEPS sweeps at the wanted epsilon, and a verdict at the end.
 
     Lanes that did not converge by it are RUNNING as before. Lanes that need a path,
     ask for Newton at once or may not make so many steps are left alone.
     """
-    kernels, point = absorb(batch, start.f, batch.levels)
+    kernels, point, _ = absorb(batch, start.f, batch.levels)
     empty = (batch.a <= 0).astype(batch.a.dtype)
 
     def sweep(_, state):
@@ -132,17 +141,21 @@ def blind(batch: Batch, start: State) -> State:
         v = batch.b / lane_algebra.transpose_times(kernels.matrix, u)
         return u, v, u * lane_algebra.times(kernels.matrix, v)
 
-    u, v, _ = jax.lax.fori_loop(0, BLIND, sweep, (point.u, point.v, point.rows))
+    u, v, _ = jax.lax.fori_loop(0, FIRST_SWEEPS, sweep, (point.u, point.v, point.rows))
     f = kernels.f + kernels.epsilon * safe_log(u)
     g = kernels.epsilon * safe_log(v) - kernels.top
-    new = start._replace(f=f, sweeps=start.sweeps + BLIND, passes=start.passes + 1)
+    new = start._replace(
+        f=f, sweeps=start.sweeps + FIRST_SWEEPS, passes=start.passes + 1
+    )
     # No error was aimed at, so it may lie as near to the tolerance as rounding of the
     # verdict is: up to 1.1e-6 passed for 1e-6, in 26 of 1e5 float32 lanes.
     strict = batch.tolerance - 2 * machine_epsilon(f.dtype)
     new = _judge(
         batch._replace(tolerance=strict), new, g, jnp.zeros_like(start.status, bool)
     )
-    swept = (batch.levels == 0) & (batch.patience > 0) & (batch.max_steps >= BLIND)
+    swept = (
+        (batch.levels == 0) & (batch.patience > 0) & (batch.max_steps >= FIRST_SWEEPS)
+    )
     swept &= start.status == code(Status.RUNNING)
     status = jnp.where(new.status == code(Status.CONVERGED), new.status, start.status)
     return select(swept, new._replace(status=status), start)
@@ -170,4 +183,51 @@ def run(batch: Batch, start: State) -> State:
         lambda s: jnp.any(s.status == code(Status.RUNNING)),
         lambda s: _level(batch, s),
         start,
+    )
+
+
+def fixed_number(batch: Batch, start: State) -> State:
+    """Make exactly `max_steps` plain sweeps: columns, then rows, which end exact."""
+
+    def on_kernels(s: State) -> State:
+        running = s.status == code(Status.RUNNING)
+        kernels, point, repaired = absorb(batch, s.f, batch.levels)
+        limit = largest_scaling(s.f.dtype)
+        # A row that vanished was repaired by a sweep in the log domain, which counts.
+        begun = s.sweeps + (running & repaired).astype(jnp.int32)
+
+        def at_work(u, sweeps):
+            size = jnp.max(jnp.abs(safe_log(jnp.where(u > 0, u, 1))), axis=0)
+            return running & (sweeps < batch.max_steps) & (size <= limit)
+
+        def sweep(state):
+            u, v, sweeps = state
+            work = at_work(u, sweeps)
+            new_v = jnp.where(
+                batch.b > 0,
+                batch.b / lane_algebra.transpose_times(kernels.matrix, u),
+                0,
+            )
+            reach = lane_algebra.times(kernels.matrix, new_v)
+            new_u = jnp.where(batch.a > 0, batch.a / reach, 0)
+            u, v = select(work, (new_u, new_v), (u, v))
+            return u, v, sweeps + work.astype(jnp.int32)
+
+        u, v, sweeps = jax.lax.while_loop(
+            lambda state: jnp.any(at_work(state[0], state[2])),
+            sweep,
+            (point.u, point.v, begun),
+        )
+        f = kernels.f + kernels.epsilon * safe_log(u)
+        g = kernels.epsilon * safe_log(v) - kernels.top
+        # Numbers that are not finite end it: more sweeps would only repeat them.
+        broken = ~jnp.all(jnp.isfinite(jnp.where(batch.a > 0, f, 0)), axis=0)
+        sweeps = jnp.where(broken, batch.max_steps, sweeps)
+        new = s._replace(f=f, sweeps=sweeps, passes=s.passes + 1)
+        ended = running & (sweeps >= batch.max_steps)
+        done = _judge(batch, new, g, jnp.zeros_like(ended))
+        return select(ended, done, select(running, new, s))
+
+    return jax.lax.while_loop(
+        lambda s: jnp.any(s.status == code(Status.RUNNING)), on_kernels, start
     )

@@ -29,8 +29,8 @@ from jaxsns.solvers.batched.lockstep_problem import (
     weighted,
     when,
 )
-from jaxsns.solvers.newton.newton_loop import IDLE
-from jaxsns.solvers.newton.step import GROW_MU, LEAST_MU
+from jaxsns.solvers.newton import line_search
+from jaxsns.solvers.newton.newton import GAIN_NOISE, IDLE_STEPS, PROGRESS
 
 FIRST_MU = 0.1  # of the damping
 BLOCK = 4  # sweeps in a round: looking at errors costs as much as a sweep or two
@@ -96,14 +96,14 @@ def _newton(batch: Batch, matrix: jax.Array, s: Work) -> tuple[Work, jax.Array]:
     length = longest_step(safe_log(old.u), dx, axis=0)
     new = lockstep_problem.at(batch, matrix, old.u * jnp.exp(length * dx))
     predicted = length * slope - 0.5 * length**2 * curvature
-    better = jnp.where(new.error < old.error, 1.0, -1.0).astype(dx.dtype)
-    noise = 500 * machine_epsilon(dx.dtype) * batch.total
-    rho = jnp.where(predicted > noise, gain(batch, old, new) / predicted, better)
-    rho = jnp.where(jnp.isfinite(rho) & jnp.isfinite(new.error), rho, -1)
-    lower = jnp.where(s.mu > LEAST_MU, s.mu / GROW_MU, 0)
-    mu = jnp.where(rho > 0.75, lower, s.mu)
-    mu = jnp.where(rho < 0.25, jnp.maximum(GROW_MU * s.mu, LEAST_MU), mu)
-    kept = rho > 1e-4
+    noise = GAIN_NOISE * machine_epsilon(dx.dtype) * batch.total
+    errors = old.error, new.error
+    ratio = line_search.gain_ratio(
+        gain(batch, old, new), predicted, noise, errors, jnp.zeros_like(noise)
+    )
+    ratio = jnp.where(jnp.isfinite(ratio) & jnp.isfinite(new.error), ratio, -1)
+    mu = line_search.updated_damping(s.mu, ratio)
+    kept = ratio > line_search.ACCEPTED
     telling = predicted > noise
     return s._replace(point=select(kept, new, old), mu=mu), telling
 
@@ -114,7 +114,7 @@ def _at_work(batch: Batch, kernels: Kernels, s: Work) -> jax.Array:
     limit = jnp.exp(jnp.asarray(largest_scaling(size.dtype), size.dtype))
     small = (jnp.max(size, axis=0) <= limit) & (jnp.min(size, axis=0) >= 1 / limit)
     more = (s.point.error > kernels.target) & (s.sweeps < batch.max_steps)
-    return more & small & (s.idle < IDLE)
+    return more & small & (s.idle < IDLE_STEPS)
 
 
 def _round(batch: Batch, kernels: Kernels, running: jax.Array, s: Work) -> Work:
@@ -134,7 +134,7 @@ def _round(batch: Batch, kernels: Kernels, running: jax.Array, s: Work) -> Work:
     moved, gained = when(asked, step, (s, jnp.zeros_like(asked)))
     point, done = _sweeps(batch, kernels.matrix, moved.point, working, s.sweeps)
     number = jnp.maximum(done - s.sweeps, 1).astype(error.dtype)
-    dead = newton & ~gained & (point.error > 0.9 * s.best)
+    dead = newton & ~gained & (point.error > PROGRESS * s.best)
     new = moved._replace(
         point=point,
         contraction=(point.error / error) ** (1 / number),

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from jaxsns.linear import lane_algebra
 from jaxsns.numerics import (
     finite_minus_inf,
-    goal,
+    inner_tolerance,
     is_forbidden,
     safe_log,
     smallest_kept,
 )
+from jaxsns.problem import dual
 from jaxsns.solvers.continuation import LEVEL_TOLERANCE, epsilon_at, number_of_levels
 
 # A level costs lanes little: they begin further up than one problem by itself does.
@@ -36,6 +37,7 @@ class Batch(NamedTuple):
     patience: jax.Array  # [lanes]
     levels: jax.Array  # [lanes] int32 of the path above the wanted epsilon
     first: jax.Array  # [lanes] epsilon at the start of the path
+    rounding_share: jax.Array  # [lanes] see `solvers.options`
 
     @property
     def total(self) -> jax.Array:
@@ -118,8 +120,20 @@ def build(batch: Batch, f: jax.Array, epsilon: jax.Array):
     return top, matrix, at(batch, matrix, jnp.ones_like(f))
 
 
-def absorb(batch: Batch, f: jax.Array, level: jax.Array) -> tuple[Kernels, Point]:
-    """Build the kernels of f; where a row vanishes, of one log-domain sweep of f."""
+def rounding_error(batch: Batch, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[lanes] error that rounding of the potentials may make, where it counts."""
+    size = jnp.maximum(
+        jnp.max(jnp.where(batch.a > 0, jnp.abs(f), 0), axis=0),
+        jnp.max(jnp.where(batch.b > 0, jnp.abs(g), 0), axis=0),
+    )
+    return batch.rounding_share * dual.rounding_floor(size / batch.epsilon)
+
+
+def absorb(batch: Batch, f: jax.Array, level: jax.Array):
+    """Build the kernels of f; where a row vanishes, of one log-domain sweep of f.
+
+    Returns the kernels, the points on them, and [lanes] bool where a row vanished.
+    """
     low = finite_minus_inf(f.dtype)
     epsilon = epsilon_at(batch.epsilon, batch.first, batch.levels, level)
     f = jnp.where(batch.a > 0, f, low)
@@ -135,6 +149,7 @@ def absorb(batch: Batch, f: jax.Array, level: jax.Array) -> tuple[Kernels, Point
         return select(lost, (f, *build(batch, f, epsilon)), built)
 
     f, top, matrix, point = when(lost, repaired, built)
-    loose = jnp.maximum(batch.tolerance, LEVEL_TOLERANCE)
-    wanted = jnp.where(level >= batch.levels, batch.tolerance, loose)
-    return Kernels(f, top, matrix, epsilon, goal(wanted)), point
+    tolerance = jnp.maximum(batch.tolerance, rounding_error(batch, f, top))
+    loose = jnp.maximum(tolerance, LEVEL_TOLERANCE)
+    wanted = jnp.where(level >= batch.levels, tolerance, loose)
+    return Kernels(f, top, matrix, epsilon, inner_tolerance(wanted)), point, lost

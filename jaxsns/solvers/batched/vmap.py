@@ -18,10 +18,10 @@ from jaxsns.linear.mapping import Solve, each
 LARGEST_COPY = 1 << 26  # bytes of what all lanes have in common, given to each
 
 
-def with_lanes(
+def batched(
     solve: Solve,
-    together: Solve | None,
-    partly: Solve | None = None,
+    lockstep: Solve | None,
+    joint: Solve | None = None,
     *,
     numbered: bool = False,
 ) -> Solve:
@@ -29,16 +29,16 @@ def with_lanes(
 
     Args:
       solve: function of pytrees of arrays, returning a pytree of arrays.
-      together: the same for arguments all of whose leaves carry lanes on their
+      lockstep: the same for arguments all of whose leaves carry lanes on their
         first axis; None if there is no such way for these shapes.
-      partly: function of the number of lanes, of a pytree of bools that says which
+      joint: function of the number of lanes, of a pytree of bools that says which
         leaves have lanes, and of the arguments: the result with lanes, or None if
         what the lanes have in common is of no use. None if there is no such way.
       numbered: the last argument is a pair of int32, which lane it is and how many
         there are; each lane gets its own.
 
     Returns:
-      The function. Under `vmap` it calls `together`, or `partly`, or else `solve`
+      The function. Under `vmap` it calls `lockstep`, or `joint`, or else `solve`
       lane by lane on a CPU and `vmap` of `solve` elsewhere. More lanes: see `merging`.
     """
 
@@ -47,17 +47,17 @@ def with_lanes(
         return solve(*arguments)
 
     @one.def_vmap
-    def _(size, batched, *arguments):
+    def _(size, is_batched, *arguments):
         out = None
         if numbered:
-            arguments, batched = _numbered(size, batched, arguments)
-        if together is not None:
-            lanes = spread(size, batched, arguments)
-            out = merging(functools.partial(_of_lanes, together))(None, lanes)
-        elif partly is not None:
-            out = partly(size, batched, *arguments)
+            arguments, is_batched = _numbered(size, is_batched, arguments)
+        if lockstep is not None:
+            lanes = spread(size, is_batched, arguments)
+            out = merging(functools.partial(_of_lanes, lockstep))(None, lanes)
+        elif joint is not None:
+            out = joint(size, is_batched, *arguments)
         if out is None:
-            out = _lane_by_lane(one, solve, batched, arguments)
+            out = _lane_by_lane(one, solve, is_batched, arguments)
         return out, jax.tree.map(lambda _: True, out)
 
     return one

@@ -1,119 +1,138 @@
-"""Newton's method from potentials to potentials, at one epsilon.
+"""Newton's method on the semi-dual, on a stabilised kernel.
 
-An update absorbs the potentials into a kernel, makes the steps of `newton_steps` on it
-until the error is small enough or the kernel used up, and judges what came of it.
+Column marginals are kept exact (g is the soft minimum of f), so the unknown is the
+row scaling x alone and the matrix is the Schur complement of `hessian.schur`. All of
+it, directions, line search and Sinkhorn sweeps in between, costs products with one
+kernel; exponentials of the matrix are needed only to build it, a few times a solve.
+
+Globalisation: a Levenberg shift proportional to the error, an exact dual gain for
+each trial step (`line_search`), and a Sinkhorn sweep after every step, which never
+lowers the dual. Sources: Tang et al., ICLR 2024 (sweeps, then Newton); Tang and Qiu,
+NeurIPS 2024, section on SSNS (shift mu |gradient| and ratio test).
 """
 
-import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxsns.numerics import goal
-from jaxsns.problem import dual
-from jaxsns.problem.problem import Problem, has_gauge
-from jaxsns.recording import recorder
-from jaxsns.recording.recorder import Recorder
-from jaxsns.solvers import iteration
-from jaxsns.solvers.iteration import Counts
-from jaxsns.solvers.newton import direction, newton_loop
-from jaxsns.solvers.newton import step as newton_steps
-from jaxsns.solvers.newton.newton_options import NewtonOptions as NewtonOptions
-from jaxsns.status import Status, code
+from jaxsns.numerics import largest_scaling, longest_step, machine_epsilon
+from jaxsns.problem import dual, gauge, stabilised
+from jaxsns.problem.problem import Problem
+from jaxsns.problem.stabilised import Iterate, KernelProblem
+from jaxsns.solvers.kernel_loop import (
+    KernelState,
+    Limits,
+    Method,
+    Moved,
+    StepRecord,
+    sweep_record,
+)
+from jaxsns.solvers.newton import direction, line_search
 
-
-class NewtonState(NamedTuple):
-    """What the next update needs."""
-
-    f: jax.Array  # [n] cost
-    g: jax.Array  # [m] cost
-    error: jax.Array  # [] of f and g at the last verdict
-    step: jax.Array  # [] int32
-    status: jax.Array  # [] int32
-    counts: Counts
-    recorder: Recorder | None = None
-    ratio: jax.Array | None = None  # [] of a path, if asked for; NaN before
-    first: jax.Array | None = None  # [] error of the first kernel; NaN before
+FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
+FIRST_DAMPING = 0.025  # shift over the error, at the first Newton step on a kernel
+IDLE_STEPS = 4  # without progress, after which a kernel is left
+PROGRESS = 0.9  # of the least error: less is progress
+GAIN_NOISE = 500  # machine epsilons of the mass: promises below it are rounding
 
 
-def init(problem: Problem, f: jax.Array | None = None) -> NewtonState:
-    """Start from row potentials f [n], or from zero."""
-    f = jnp.zeros_like(problem.a) if f is None else f
-    return NewtonState(
-        f=f,
-        g=jnp.zeros_like(problem.b),
-        error=jnp.asarray(jnp.inf, problem.dtype),
-        step=jnp.asarray(0, jnp.int32),
-        status=iteration.as_status(code(Status.RUNNING)),
-        counts=iteration.no_counts(),
-        ratio=jnp.asarray(jnp.nan, problem.dtype),
-        first=jnp.asarray(jnp.nan, problem.dtype),
+class Memory(NamedTuple):
+    """What Newton's method keeps from step to step on a kernel."""
+
+    damping: jax.Array  # [] shift over the error
+    newton: jax.Array  # [] bool: Newton steps have begun
+
+
+def start(problem: Problem, kernel: KernelProblem) -> Iterate:
+    """Iterate at x = 0 with the columns that fit it."""
+    del problem
+    return stabilised.evaluate(kernel, jnp.zeros_like(kernel.f))
+
+
+def memory(dtype: jnp.dtype, before: Any) -> Memory:
+    """Begin anew on each kernel."""
+    del before
+    return Memory(jnp.asarray(FIRST_DAMPING, dtype), jnp.asarray(False))
+
+
+def repair(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[n] row potentials after a sweep in the log domain: no row vanishes."""
+    del f
+    real = problem.b > 0
+    return dual.row_update(problem, jnp.where(real, g, dual.nothing(problem)))
+
+
+@jax.named_scope("sweep")
+def sweep(problem: KernelProblem, iterate: Iterate) -> Iterate:
+    """One Sinkhorn sweep: rows, then columns."""
+    rows = problem.rows
+    surplus = rows.surplus(iterate.x, iterate.rows)
+    limit = 2 * largest_scaling(surplus.dtype)
+    change = rows.tau * jnp.clip(surplus, -limit, limit)
+    return stabilised.evaluate(problem, iterate.x + change)
+
+
+def is_due(limits: Limits, s: KernelState) -> jax.Array:
+    """[] bool: Newton has begun, or sweeps are predicted to need too long."""
+    needed = jnp.log(limits.target / s.iterate.error) / jnp.log(s.contraction)
+    slow = ~((s.contraction < 1) & (needed <= limits.patience))
+    return s.memory.newton | (slow & (s.step - s.begun >= FIRST_SWEEPS))
+
+
+@jax.named_scope("newton")
+def _newton(solver: str, problem: KernelProblem, limits: Limits, s: KernelState):
+    """One direction and a line search; no move if no length is good."""
+    old, mu = s.iterate, s.memory.damping
+    # Sweeps tell nothing of how good the quadratic model is.
+    contraction = jnp.where(s.memory.newton, s.contraction, 0)
+    shift = mu * old.error
+    found = direction.find(solver, problem, old, shift, contraction, limits.target)
+    total = jnp.maximum(jnp.sum(problem.rows.mass), problem.mass)
+    mean = gauge.weighted(problem.rows.mass, found.dx) / total
+    dx = found.dx - jnp.where(problem.gauge & problem.rows.real, mean, 0)
+    noise = GAIN_NOISE * machine_epsilon(dx.dtype) * total
+
+    def attempt(length):
+        new = stabilised.evaluate(problem, old.x + length * dx)
+        promised = length * found.slope - 0.5 * length**2 * found.curvature
+        gain = stabilised.semidual_gain(problem, old, new)
+        errors = old.error, new.error
+        ratio = line_search.gain_ratio(gain, promised, noise, errors, limits.target)
+        finite = jnp.isfinite(ratio) & jnp.isfinite(new.error)
+        gain = jnp.where(finite, gain, -jnp.inf)
+        return new, gain, jnp.where(finite, ratio, -1)
+
+    length = longest_step(old.x, dx)
+    room = lambda length: longest_step(old.x, length * dx) >= 1
+    trial = line_search.search(attempt, room, length, old)
+    accepted = trial.gain_ratio > line_search.ACCEPTED
+    iterate = jax.tree.map(lambda u, v: jnp.where(accepted, u, v), trial.point, old)
+    shortened = trial.length < length
+    mu = line_search.updated_damping(mu, trial.gain_ratio, shortened)
+    counts = s.counts.plus(newton_steps=1, linear_steps=found.products)
+    return iterate, mu, counts, StepRecord(found.kind, shift)
+
+
+def step(solver: str, problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
+    """A Newton step if it is due, and a sweep."""
+    due = is_due(limits, s)
+    iterate, damping, counts, record = jax.lax.cond(
+        due,
+        lambda s: _newton(solver, problem, limits, s),
+        lambda s: (s.iterate, s.memory.damping, s.counts, sweep_record(s.contraction)),
+        s,
     )
+    swept = sweep(problem, iterate)
+    finite = jnp.isfinite(swept.error)
+    new = jax.tree.map(lambda u, v: jnp.where(finite, u, v), swept, iterate)
+    gain = stabilised.semidual_gain(problem, s.iterate, new)
+    return Moved(new, Memory(damping, due), gain, counts.plus(sweeps=1), record)
 
 
-def update(
-    problem: Problem,
-    options: NewtonOptions,
-    state: NewtonState,
-    last: ArrayLike = True,
-    trying: ArrayLike = False,
-    path: Callable[[jax.Array], jax.Array] | None = None,
-) -> NewtonState:
-    """Absorb, step on the kernel, and at the last epsilon judge what came of it.
-
-    If only `trying`, the kernel is left after the first sweeps unless they come near or
-    promise that the rest will be quick, and left when used up to little effect; unless
-    `path`, of the error at the very beginning, says by a ratio of 0 that there is none.
-    """
-    dtype = problem.dtype
-    tolerance = jnp.asarray(options.tolerance, dtype)
-    f = dual.translated(problem, state.f, state.g)
-    absorbed = dual.absorb(problem, f)
-    moved = jnp.any((problem.a > 0) & (absorbed.f != f))
-    solver = direction.permitted(options.linear_solver, absorbed.kernel)
-    options = dataclasses.replace(options, linear_solver=solver)
-    error = dual.row_error(absorbed)
-    first = state.first
-    if first is not None:
-        first = jnp.where(jnp.isnan(first), error, first)
-    known = error if first is None else first
-    ask = None if path is None else lambda: path(known)
-    setting = newton_steps.Setting(
-        kernel=absorbed.kernel,
-        rows=absorbed.row_target,
-        columns=absorbed.column_target,
-        gauge=has_gauge(problem),
-        total=jnp.sum(absorbed.row_target.mass),
-        target=goal(tolerance),
-        trying=jnp.asarray(trying),
-        path=ask,
-        whole=(state.step == 0) & ~moved,
-    )
-
-    point = newton_steps.Point(
-        jnp.zeros_like(problem.a), absorbed.y, absorbed.rows, error
-    )
-    record = recorder.at_epsilon(state.recorder, problem.epsilon, state.status)
-    start = newton_steps.begin(
-        options, point, state.step, state.counts.plus(passes=1), record, state.ratio
-    )
-    end = newton_loop.on_kernel(options, setting, start)
-    f = absorbed.f + problem.epsilon * end.point.x
-    g = problem.epsilon * end.point.y - absorbed.top
-    # NaN is not left to itself: such an update would come back for ever.
-    settled = ~(end.point.error > setting.target) | (end.idle >= newton_loop.IDLE)
-    seen = absorbed, end.point.error
-    f, g, judged, status, passes = iteration.judge(
-        problem, f, g, state.error, settled, last, end.step, options, *seen
-    )
-    counts = end.counts.plus(passes=passes)
-    record, ratio = end.recorder, end.ratio
-    return NewtonState(f, g, judged, end.step, status, counts, record, ratio, first)
-
-
-def run(problem: Problem, options: NewtonOptions, state: NewtonState) -> NewtonState:
-    """Update until the status says why to stop."""
-    return iteration.run(lambda s: update(problem, options, s), state)
+@functools.cache
+def method(solver: str = "auto") -> Method:
+    """Newton's method with a linear solver; the same object for the same name."""
+    steps = functools.partial(step, solver)
+    return Method(start, memory, steps, repair, IDLE_STEPS, PROGRESS)

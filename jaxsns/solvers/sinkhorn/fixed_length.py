@@ -1,84 +1,70 @@
-"""A fixed number of Sinkhorn sweeps, with nothing spent on knowing when to stop.
+"""A fixed number of plain Sinkhorn sweeps: on a kernel, or unrolled for derivatives.
 
-Sweeps run on an absorbed kernel as in `sinkhorn`, without over-relaxation. The error
-that is returned is that of the rows before the last sweep, which the sweep needs
-anyway: an upper bound, since a sweep never raises the L1 error of the marginals.
+A sweep is the textbook's: the potential of one side by the soft minimum over the other,
+then that one by the first. The side that comes last ends exact.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxsns.numerics import largest_scaling
-from jaxsns.problem import dual, kernel_verdict
+from jaxsns.numerics import finite_minus_inf
+from jaxsns.problem import dual, gauge, stabilised
 from jaxsns.problem.problem import Problem
-from jaxsns.recording import recorder
-from jaxsns.recording.recorder import Recorder
-from jaxsns.solvers import iteration
-from jaxsns.solvers.sinkhorn.overrelaxed import SinkhornOptions, SinkhornState, relaxed
-from jaxsns.status import Status, code
+from jaxsns.problem.stabilised import Iterate, KernelProblem
+from jaxsns.solvers.kernel_loop import KernelState, Limits, Method, Moved, sweep_record
+from jaxsns.solvers.newton import newton
 
 
-class _Sweeps(NamedTuple):
-    x: jax.Array
-    y: jax.Array
-    bound: jax.Array
-    step: jax.Array
-    recorder: Recorder | None
+def memory(dtype: jnp.dtype, before: Any) -> None:
+    """Nothing is kept."""
+    del dtype, before
 
 
-def update(
-    problem: Problem,
-    options: SinkhornOptions,
-    state: SinkhornState,
-    last: ArrayLike = True,
-) -> SinkhornState:
-    """Absorb and sweep until all steps are made or the kernel is used up."""
-    del last  # there is no path: every sweep counts
-    absorbed = dual.absorb(problem, state.f)
-    target = absorbed.row_target
-    one = jnp.ones((), problem.dtype)
+def start(problem: Problem, kernel: KernelProblem) -> Iterate:
+    """Iterate at x = 0; its error is large, so that no sweep is left out."""
+    first = newton.start(problem, kernel)
+    return first._replace(error=_unknown(first.error))
 
-    def sweep(s: _Sweeps) -> _Sweeps:
-        rows = dual.rows_for(absorbed.kernel, s.x, s.y)
-        wanted = target.at(s.x)
-        bound = jnp.sum(jnp.abs(rows - wanted)) / jnp.sum(wanted)
-        x = s.x + relaxed(target, s.x, rows, one)[0]
-        y = dual.columns_for(absorbed.kernel, absorbed.column_target, x)
-        passes = state.counts.passes + 1
-        noted = recorder.record_step(
-            s.recorder, bound, running=sweeping(s), passes=passes
-        )
-        return _Sweeps(x, y, bound, s.step + 1, noted)
 
-    def sweeping(s: _Sweeps) -> jax.Array:
-        small = jnp.max(jnp.abs(s.x)) <= largest_scaling(problem.dtype)
-        return small & (s.step < options.max_steps)
+def _unknown(like: jax.Array) -> jax.Array:
+    """[] error of which nobody knows more than that it is finite."""
+    return jnp.full_like(like, jnp.finfo(like.dtype).max)
 
-    record = recorder.at_epsilon(state.recorder, problem.epsilon, state.status)
-    zero = jnp.zeros_like(problem.a)
-    start = _Sweeps(zero, absorbed.y, state.error, state.step, record)
-    end = jax.lax.while_loop(sweeping, sweep, start)
-    f = absorbed.f + problem.epsilon * end.x
-    g = problem.epsilon * end.y - absorbed.top
-    # A scaling that is not finite ends it: more sweeps would only repeat it.
-    healthy = jnp.all(jnp.isfinite(f))
-    over = (end.step >= options.max_steps) | ~healthy
-    centred_f, centred_g = dual.centre(problem, f, g)
-    bound = end.bound + kernel_verdict.missed(problem, absorbed, f, g)
-    bound = jnp.where(healthy, bound, jnp.nan)
-    status = iteration.verdict(
-        bound, options.tolerance, end.step, options.max_steps, jnp.asarray(False)
-    )
-    counts = state.counts.plus(sweeps=end.step - state.step, passes=1)
-    return state._replace(
-        f=jnp.where(over & (problem.a > 0), centred_f, jnp.where(over, -jnp.inf, f)),
-        g=jnp.where(over & (problem.b > 0), centred_g, jnp.where(over, -jnp.inf, g)),
-        error=bound,
-        step=end.step,
-        status=jnp.where(over, status, code(Status.RUNNING)),
-        counts=counts,
-        recorder=end.recorder,
-    )
+
+def step(problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
+    """One sweep on a problem whose rows are to end exact: columns, then rows."""
+    del limits
+    y = stabilised.column_update(problem, s.iterate.x)
+    reach = problem.kernel.times(jnp.exp(y))
+    x = problem.rows.fit(jnp.log(reach))
+    rows = jnp.exp(x) * reach
+    # Nobody looks at errors on the way; only a number that is not finite ends it.
+    finite = jnp.all(jnp.isfinite(x) | ~problem.rows.real)
+    error = jnp.where(finite, _unknown(s.iterate.error), jnp.nan)
+    iterate = Iterate(x, y, rows, error)
+    gain, counts = jnp.ones_like(iterate.error), s.counts.plus(sweeps=1)
+    return Moved(iterate, None, gain, counts, sweep_record(iterate.error))
+
+
+METHOD = Method(start, memory, step, newton.repair, None, 1.0)
+
+
+def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Array]:
+    """([n], [m]) potentials after `steps` sweeps in the log domain, gauge fixed.
+
+    Derivatives go through every sweep: forward and reverse mode, any order, memory
+    O(steps (n + m)) plus what the sweeps keep. No status: look at
+    `dual.marginal_error` of the result. Two passes a sweep.
+    """
+    low = finite_minus_inf(problem.dtype)
+
+    def sweep(g, _):
+        f = dual.row_update(problem, g)
+        g = dual.column_update(problem, f)
+        return jnp.where(problem.b > 0, g, low), f
+
+    g = jnp.where(problem.b > 0, jnp.zeros_like(problem.b), low)
+    g, fs = jax.lax.scan(sweep, g, None, length=steps)
+    return gauge.centre(problem, fs[-1], g)

@@ -7,98 +7,53 @@ Amari, Trouve, Peyre, "Interpolating between optimal transport and MMD using Sin
 divergences" (2019), section 3.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from jaxsns.numerics import finite_minus_inf, goal, largest_scaling
-from jaxsns.problem import dual
+from jaxsns.numerics import finite_minus_inf, largest_scaling
+from jaxsns.problem import dual, stabilised
 from jaxsns.problem.problem import Problem
-from jaxsns.recording import recorder
-from jaxsns.recording.recorder import Recorder
-from jaxsns.solvers import iteration
-from jaxsns.solvers.sinkhorn.overrelaxed import SinkhornOptions, SinkhornState
+from jaxsns.problem.stabilised import Iterate, KernelProblem
+from jaxsns.solvers.kernel_loop import KernelState, Limits, Method, Moved, sweep_record
+from jaxsns.solvers.sinkhorn.fixed_length import memory
 
-IDLE = 8  # steps without a new least error after which a kernel is left
-
-
-class _Steps(NamedTuple):
-    x: jax.Array
-    rows: jax.Array
-    error: jax.Array
-    best: jax.Array
-    idle: jax.Array
-    step: jax.Array
-    recorder: Recorder | None
+IDLE_STEPS = 8  # without progress, after which a kernel is left
+PROGRESS = 0.99  # of the least error: less is progress
 
 
-def update(
-    problem: Problem,
-    options: SinkhornOptions,
-    state: SinkhornState,
-    last: ArrayLike = True,
-) -> SinkhornState:
-    """Absorb, step on the kernel until done or used up, and judge what came of it."""
-    dtype = problem.dtype
-    real = problem.a > 0
-    # A half step in the log domain, where nothing over- or underflows.
-    f = jnp.where(real, state.f, finite_minus_inf(dtype))
-    absorbed = dual.absorb(problem, 0.5 * (f + dual.row_update(problem, f)))
-    kernel, target = absorbed.kernel, absorbed.row_target
-    aim = goal(jnp.asarray(options.tolerance, dtype))
-    # The plan of f = g on a kernel that was scaled by columns.
-    log_v = (absorbed.f + absorbed.top) / problem.epsilon
-    log_v = jnp.where(real, log_v, finite_minus_inf(dtype))
+def _at(problem: KernelProblem, x: jax.Array) -> Iterate:
+    """Iterate of f = g on a kernel that was scaled by columns."""
+    log_v = (problem.f + problem.top) / problem.epsilon
+    low = finite_minus_inf(x.dtype)
+    y = jnp.where(problem.rows.real, x + log_v, low)
+    rows = stabilised.row_sums(problem, x, y)
+    # Rows and columns are missed alike.
+    missing = 2 * jnp.sum(jnp.abs(rows - problem.rows.at(x)))
+    return Iterate(x, y, rows, stabilised.relative(problem, missing, x))
 
-    def semidual_pass(x: jax.Array):
-        rows = dual.rows_for(kernel, x, x + log_v)
-        wanted = target.at(x)
-        # Rows and columns are missed alike.
-        return rows, 2 * jnp.sum(jnp.abs(rows - wanted)) / jnp.sum(wanted)
 
-    def step(s: _Steps) -> _Steps:
-        ratio = target.at(s.x) / jnp.where(real, s.rows, 1)
-        x = s.x + 0.5 * jnp.where(real, target.tau * jnp.log(ratio), 0)
-        rows, error = semidual_pass(x)
-        better = error < 0.99 * s.best
-        return _Steps(
-            x=x,
-            rows=rows,
-            error=error,
-            best=jnp.minimum(error, s.best),
-            idle=jnp.where(better, 0, s.idle + 1),
-            step=s.step + 1,
-            recorder=recorder.record_step(
-                s.recorder, error, running=stepping(s), passes=state.counts.passes + 2
-            ),
-        )
+def start(problem: Problem, kernel: KernelProblem) -> Iterate:
+    """Iterate at x = 0."""
+    del problem
+    return _at(kernel, jnp.zeros_like(kernel.f))
 
-    # The plan of f = g may have rows that are none, unlike one with exact columns:
-    # such potentials take the next step in the log domain as well.
-    zero = jnp.zeros_like(problem.a)
-    rows, error = semidual_pass(zero)
-    lost = jnp.any(real & ~((rows > 0) & jnp.isfinite(rows)))
 
-    def stepping(s: _Steps) -> jax.Array:
-        small = jnp.max(jnp.abs(s.x)) <= largest_scaling(dtype)
-        more = (s.error > aim) & (s.step < options.max_steps) & (s.idle < IDLE)
-        return more & small & ~lost
+def repair(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[n] the next half step in the log domain, where nothing over- or underflows."""
+    del g
+    return 0.5 * (f + dual.row_update(problem, f))
 
-    record = recorder.at_epsilon(state.recorder, problem.epsilon, state.status)
-    none = jnp.zeros_like(state.step)
-    start = _Steps(zero, rows, error, error, none, state.step, record)
-    end = jax.lax.while_loop(stepping, step, start)
-    f = absorbed.f + problem.epsilon * end.x
-    # NaN is not left to itself: such an update would come back for ever.
-    settled = ~lost & (~(end.error > aim) | (end.idle >= IDLE))
-    end = end._replace(step=end.step + lost.astype(jnp.int32))
-    seen = absorbed, end.error
-    f, g, error, status, passes = iteration.judge(
-        problem, f, f, state.error, settled, last, end.step, options, *seen
-    )
-    counts = state.counts.plus(sweeps=end.step - state.step, passes=2 + passes)
-    return SinkhornState(
-        f, g, error, end.step, status, state.omega, counts, end.recorder
-    )
+
+def step(problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
+    """Half a Sinkhorn step of the one potential."""
+    del limits
+    x = s.iterate.x
+    surplus = problem.rows.surplus(x, s.iterate.rows)
+    limit = 2 * largest_scaling(x.dtype)
+    change = problem.rows.tau * jnp.clip(surplus, -limit, limit)
+    new = _at(problem, x + 0.5 * change)
+    counts = s.counts.plus(sweeps=1)
+    return Moved(new, None, jnp.zeros_like(new.error), counts, sweep_record(new.error))
+
+
+METHOD = Method(start, memory, step, repair, IDLE_STEPS, PROGRESS)

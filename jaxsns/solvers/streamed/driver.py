@@ -7,23 +7,20 @@ follows epsilon down.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Streamed
-from jaxsns.numerics import finite_minus_inf, machine_epsilon
-from jaxsns.problem import marginal
+from jaxsns.numerics import finite_minus_inf
+from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem
 from jaxsns.recording.recorder import Recorder
-from jaxsns.solvers import continuation
+from jaxsns.solvers import continuation, kernel_loop
 from jaxsns.solvers.newton import newton
-from jaxsns.solvers.newton.newton import NewtonOptions
+from jaxsns.solvers.options import NewtonOptions, SinkhornOptions
 from jaxsns.solvers.outcome import Outcome
-from jaxsns.solvers.registry import Options
-from jaxsns.solvers.sinkhorn.overrelaxed import SinkhornOptions
 from jaxsns.solvers.streamed import (
     newton as streamed_newton,
 )
@@ -36,7 +33,8 @@ from jaxsns.streaming.arrangement import ClusteredProblem, sort_into_clusters
 from jaxsns.streaming.passes import semidual_pass
 
 START_TOLERANCE = 1e-3  # relative L1 error of the problem of clusters
-ABOVE_ROUNDING = 20.0  # times what rounding explains: an error that sweeps may lower
+ABOVE_ROUNDING = 5.0  # times what rounding explains: an error that sweeps may lower
+WARM_ERROR = 0.5  # marginal error of given potentials that are good to start from
 WIDTH = 0.1  # of the clusters' width in cost: the least epsilon of the first level
 
 
@@ -78,15 +76,19 @@ def _start(arranged: ClusteredProblem, first: jax.Array) -> jax.Array:
     small, across, _ = coarse(arranged)
     small = small.with_epsilon(first)
     options = NewtonOptions(START_TOLERANCE, max_steps=300, linear_solver="cg")
-    state = newton.init(small)
-    ratio = functools.partial(continuation.path_ratio, small)
-    end = continuation.run(small, options, state, newton.update, ratio)
+    end = kernel_loop.solve(
+        small,
+        options,
+        newton.method("cg"),
+        continuation.plan(small, True),
+        kernel_loop.initial(small, None),
+    )
     g = jnp.where(small.b > 0, end.g, finite_minus_inf(problem.dtype))
     soft = across.softmin(g, first, axis=1)
     return marginal.fitted_potential(problem.a, problem.rho_a, soft, first)
 
 
-def check(method: str, options: Options, path: bool | None) -> None:
+def check(method: str, options: Any, path: bool | None) -> None:
     """Refuse what only a stored matrix can do; raises ValueError."""
     if method == "sns":
         raise ValueError(
@@ -110,26 +112,30 @@ def check(method: str, options: Options, path: bool | None) -> None:
 def run(
     method: str,
     problem: Problem,
-    options: Options,
+    options: Any,
     init: jax.Array | None,
     record: Recorder | None = None,
+    columns_last: bool = False,
 ) -> Outcome:
     """Solve a streamed problem from row potentials [n] or from clusters.
 
-    Potentials that are given are used if their error is below WARM_ERROR.
+    Potentials that are given are used if their error is below WARM_ERROR. For a fixed
+    number of sweeps `init` is that of the side that ends exact.
     """
     arranged = sort_into_clusters(problem)
     inner = arranged.problem
-    low = finite_minus_inf(problem.dtype)
-    if init is not None:
-        init = jnp.where(inner.a > 0, arranged.rows.sort(init), low)
-    if method in ("sinkhorn", "fixed"):
+    if method == "fixed":
+        end = _fixed(arranged, options, init, columns_last)
+        end = end._replace(record=record)
+    elif method == "sinkhorn":
         assert isinstance(options, SinkhornOptions)
-        f = jnp.where(inner.a > 0, 0, low) if init is None else init
+        f = _sorted(arranged, init)
         end = _ended(streamed_sinkhorn.run(inner, options, f, record))
     else:
-        end = _ended(_newton(arranged, options, init, record))
-        floor = _rounding(inner, end.f)
+        given = None if init is None else _sorted(arranged, init)
+        end = _ended(_newton(arranged, options, given, record))
+        one = jnp.ones_like(end.error)
+        floor = dual.rounding_error(inner, end.f, end.g, one)
         failed = end.status == code(Status.STALLED)
         asked = failed & (end.error > ABOVE_ROUNDING * floor)
         end = jax.lax.cond(
@@ -142,20 +148,46 @@ def run(
     return end._replace(f=f, g=g)
 
 
+def _sorted(arranged: ClusteredProblem, f: jax.Array | None) -> jax.Array:
+    """[n] sorted row potentials, finite; 0 if there are none."""
+    real = arranged.problem.a > 0
+    f = jnp.zeros_like(arranged.problem.a) if f is None else arranged.rows.sort(f)
+    return jnp.where(real, f, finite_minus_inf(f.dtype))
+
+
+def _fixed(
+    arranged: ClusteredProblem,
+    options: Any,
+    init: jax.Array | None,
+    columns_last: bool,
+) -> Outcome:
+    """A fixed number of sweeps; nothing of it is on record but its end."""
+    assert isinstance(options, SinkhornOptions)
+    problem = arranged.problem
+    order, mass = arranged.rows, problem.a
+    if columns_last:
+        order, mass = arranged.columns, problem.b
+    start = jnp.zeros_like(mass) if init is None else order.sort(init)
+    start = jnp.where(mass > 0, start, finite_minus_inf(mass.dtype))
+    return Outcome(
+        *streamed_sinkhorn.fixed_number(problem, options, start, columns_last)
+    )
+
+
 def _ended(end: Any) -> Outcome:
-    return Outcome(end.f, end.g, end.error, end.status, end.counts, end.recorder)
+    return Outcome(end.f, end.g, end.error, end.status, end.counts, end.record)
 
 
 def _newton(
     arranged: ClusteredProblem,
-    options: Options,
+    options: Any,
     init: jax.Array | None,
     record: Recorder | None,
 ):
     problem, _, _, shapes = arranged
     width = coarse(arranged)[2]
     first = jnp.maximum(problem.epsilon, WIDTH * width)
-    ratio = jnp.log(first / problem.epsilon) / jnp.log(continuation.FACTOR)
+    ratio = jnp.log(first / problem.epsilon) / jnp.log(continuation.LEVEL_FACTOR)
     count = jnp.ceil(ratio).astype(jnp.int32)
 
     def fresh():
@@ -168,23 +200,17 @@ def _newton(
         f, count = fresh()
     else:
         seen = semidual_pass(problem, init, shapes)
-        warm = seen.error < continuation.WARM_ERROR
+        warm = seen.error < WARM_ERROR
         f, count = jax.lax.cond(warm, lambda: (init, jnp.zeros_like(count)), fresh)
-    state = streamed_newton.init(problem, f, count)._replace(recorder=record)
+    state = streamed_newton.init(problem, f, count)._replace(record=record)
     if init is not None:
         state = state._replace(counts=state.counts.plus(passes=1))
     sparse = width > problem.epsilon
     return streamed_newton.run(problem, options, state, shapes, first, sparse)
 
 
-def _rounding(problem: Problem, f: jax.Array) -> jax.Array:
-    """[] error that rounding of the potentials alone makes."""
-    size = jnp.max(jnp.where(problem.a > 0, jnp.abs(f), 0))
-    return machine_epsilon(f.dtype) * (4 + 0.5 * size / problem.epsilon)
-
-
 def _swept(
-    problem: Problem, options: Options, before: Outcome, asked: jax.Array
+    problem: Problem, options: Any, before: Outcome, asked: jax.Array
 ) -> Outcome:
     """Sinkhorn from where the model was of no more use; the better of both.
 
@@ -192,15 +218,19 @@ def _swept(
     may be told.
     """
     left = jnp.maximum(options.max_steps - before.counts.sweeps, 1)
-    plain = SinkhornOptions(tolerance=options.tolerance, max_steps=left)
+    plain = SinkhornOptions(
+        tolerance=options.tolerance,
+        max_steps=left,
+        rounding_share=options.rounding_share,
+    )
     f = jnp.where(problem.a > 0, before.f, finite_minus_inf(problem.dtype))
-    record = before.recorder
+    record = before.record
     end = _ended(streamed_sinkhorn.run(problem, plain, f, record, asked))
     counts = jax.tree.map(jnp.add, before.counts, end.counts)
     better = end.error < before.error
     kept = jax.tree.map(
         lambda u, v: jnp.where(better, u, v),
-        end._replace(recorder=None),
-        before._replace(recorder=None),
+        end._replace(record=None),
+        before._replace(record=None),
     )
-    return kept._replace(counts=counts, recorder=end.recorder)
+    return kept._replace(counts=counts, record=end.record)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxsns.geometry import Streamed, sharding
 from jaxsns.problem import marginal
 from jaxsns.problem.problem import Problem, has_gauge
-from jaxsns.solvers.iteration import Counts
-from jaxsns.solvers.newton import newton_loop
-from jaxsns.solvers.newton import step as newton_steps
-from jaxsns.solvers.newton.newton_options import NewtonOptions
+from jaxsns.problem.stabilised import KernelProblem, least_mass
+from jaxsns.recording.counts import Counts
+from jaxsns.solvers import kernel_loop
+from jaxsns.solvers.newton import newton
 from jaxsns.streaming import plan_model
 from jaxsns.streaming.clusters import ClusterLayout
 from jaxsns.streaming.passes import PassResult
@@ -49,30 +49,38 @@ def solve(
         seen.flow,
         shapes,
     )
-    options = NewtonOptions(linear_solver="cg", max_steps=STEPS)
+    method = newton.method("cg")
     aim = jnp.maximum(SHARE * seen.error, 0.3 * target)
     zero = jnp.asarray(0, jnp.int32)
+    limits = kernel_loop.Limits(
+        target=aim,
+        max_steps=jnp.asarray(STEPS, jnp.int32),
+        patience=jnp.zeros_like(aim),
+        may_give_up=jnp.asarray(False),
+    )
 
     def steps(s):
         """Step on the model until done, or until scalings are too large for it."""
         kernel, f, g, _, counts, number, rounds = s
-        setting = newton_steps.Setting(
+        here = KernelProblem(
             kernel=kernel,
+            f=f,
+            top=-g,
+            epsilon=epsilon,
             rows=marginal.constraint(problem.a, problem.rho_a, f, epsilon),
             columns=marginal.constraint(problem.b, problem.rho_b, g, epsilon),
             gauge=has_gauge(problem),
-            total=jnp.sum(marginal.target_mass(problem.a, problem.rho_a, f)),
-            target=aim,
+            mass=least_mass(problem),
         )
-        point = newton_steps.at(setting, jnp.zeros_like(f))
-        end = newton_loop.on_kernel(
-            options, setting, newton_steps.begin(options, point, number, counts)
+        begun = kernel_loop.begin(
+            newton.start(problem, here), newton.memory(f.dtype, None), number, counts
         )
-        x = jnp.where(problem.a > 0, end.point.x, 0)
-        y = jnp.where(problem.b > 0, end.point.y, 0)
+        end = kernel_loop.on_kernel(method, here, limits, begun)
+        x = jnp.where(problem.a > 0, end.iterate.x, 0)
+        y = jnp.where(problem.b > 0, end.iterate.y, 0)
         f, g = f + epsilon * x, g + epsilon * y
         kernel = plan_model.recentred(kernel, geometry, f, g, epsilon, pattern, x, y)
-        settled = (end.point.error <= aim) | (end.idle >= newton_loop.IDLE)
+        settled = (end.iterate.error <= aim) | (end.idle >= newton.IDLE_STEPS)
         return kernel, f, g, settled, end.counts, end.step, rounds + 1
 
     def going(s):

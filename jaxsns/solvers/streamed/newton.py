@@ -20,15 +20,15 @@ import jax.numpy as jnp
 from jaxsns.geometry import Streamed, sharding
 from jaxsns.linear import anderson
 from jaxsns.linear.anderson import Window
-from jaxsns.numerics import finite_minus_inf, goal, machine_epsilon
+from jaxsns.numerics import finite_minus_inf, inner_tolerance, machine_epsilon
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
+from jaxsns.recording.counts import Counts, no_counts
 from jaxsns.recording.history import StepKind
 from jaxsns.recording.recorder import Recorder
-from jaxsns.solvers import iteration
+from jaxsns.solvers import kernel_loop, loop
 from jaxsns.solvers.continuation import epsilon_at
-from jaxsns.solvers.iteration import Counts
 from jaxsns.solvers.streamed import model_newton
 from jaxsns.status import Status, code
 from jaxsns.streaming import plan_model
@@ -68,7 +68,7 @@ class State(NamedTuple):
     step: jax.Array  # [] int32
     status: jax.Array
     counts: Counts
-    recorder: Recorder | None = None
+    record: Recorder | None = None
 
 
 def init(problem: Problem, f: jax.Array, count: jax.Array) -> State:
@@ -97,8 +97,8 @@ def init(problem: Problem, f: jax.Array, count: jax.Array) -> State:
         g=jnp.zeros_like(problem.b),
         error=infinite,
         step=zero,
-        status=iteration.as_status(code(Status.RUNNING)),
-        counts=iteration.no_counts(),
+        status=loop.as_status(code(Status.RUNNING)),
+        counts=no_counts(),
     )
 
 
@@ -129,9 +129,10 @@ def run(
         last = s.level >= 0
         seen = semidual_pass(here, s.f, shapes)
         s = _noted(here, s, seen)
-        tolerance = jnp.asarray(options.tolerance, problem.dtype)
+        floor = dual.rounding_error(here, s.f, seen.g, options.rounding_share)
+        tolerance = jnp.maximum(jnp.asarray(options.tolerance, problem.dtype), floor)
         target = jnp.where(
-            last, goal(tolerance), jnp.maximum(LEVEL_TOLERANCE, tolerance)
+            last, inner_tolerance(tolerance), jnp.maximum(LEVEL_TOLERANCE, tolerance)
         )
         out_of_steps = s.step >= options.max_steps
         done = (seen.error <= target) | out_of_steps | ~jnp.isfinite(seen.error)
@@ -163,7 +164,7 @@ def run(
             ],
         )
 
-    return iteration.run(update, state)
+    return loop.run(update, state)
 
 
 def _noted(problem: Problem, s: State, seen: PassResult) -> State:
@@ -172,7 +173,7 @@ def _noted(problem: Problem, s: State, seen: PassResult) -> State:
     n, m = problem.shape
     listed = min(s.pattern.row_index.shape[1] * (n + m) / (n * m), 1.0)
     record = recorder.record_step(
-        recorder.at_epsilon(s.recorder, problem.epsilon, s.status),
+        recorder.at_epsilon(s.record, problem.epsilon, s.status),
         seen.error,
         kind=jnp.asarray(StepKind.MODEL, jnp.int32),
         kept=jnp.where(s.pattern.used, listed, 0),
@@ -185,7 +186,7 @@ def _noted(problem: Problem, s: State, seen: PassResult) -> State:
         best_f=jnp.where(better, s.f, s.best_f),
         best_g=jnp.where(better, seen.g, s.best_g),
         least=jnp.where(better, seen.error, s.least),
-        recorder=record,
+        record=record,
     )
 
 
@@ -255,17 +256,10 @@ def _finish(
     last = s.level >= 0
     whole = jnp.isfinite(s.least)
     best = jnp.where(whole, s.best_f, s.f)
-    judged = iteration.judge(
-        problem,
-        best,
-        jnp.where(whole, s.best_g, seen.g),
-        s.error,
-        jnp.asarray(True),
-        last,
-        s.step,
-        options,
+    reached = best, jnp.where(whole, s.best_g, seen.g)
+    f, g, error, status, passes = kernel_loop.checked(
+        problem, options, reached, s.error, jnp.asarray(True), last, s.step
     )
-    f, g, error, status, passes = judged
     f = jnp.where(problem.a > 0, f, finite_minus_inf(problem.dtype))
     here, after = at(s.level), at(s.level + 1)
     before = at(s.level - 1)
@@ -289,6 +283,6 @@ def _finish(
         level=s.level + 1,
         level_f=best,
         error=jnp.where(last, error, seen.error),
-        status=iteration.as_status(jnp.where(last, status, limit)),
+        status=loop.as_status(jnp.where(last, status, limit)),
         counts=s.counts.plus(passes=passes),
     )

@@ -6,25 +6,24 @@ read off the measured contraction; after a window in which the dual fell the fac
 is 1 again.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns.geometry import Streamed
-from jaxsns.numerics import finite_minus_inf, goal, machine_epsilon, matmul
+from jaxsns.numerics import finite_minus_inf, inner_tolerance, machine_epsilon, matmul
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
+from jaxsns.recording.counts import Counts, no_counts
 from jaxsns.recording.recorder import Recorder
-from jaxsns.solvers import iteration
-from jaxsns.solvers.iteration import Counts
+from jaxsns.solvers import kernel_loop, loop
+from jaxsns.solvers.sinkhorn.acceleration import best_omega
 from jaxsns.solvers.sinkhorn.overrelaxed import (
-    PATIENCE,
+    PLAIN_AFTER,
     WINDOW,
-    SinkhornOptions,
-    best_omega,
     relaxed,
 )
 from jaxsns.status import Status, code
@@ -43,7 +42,7 @@ class Swept(NamedTuple):
 
 
 class State(NamedTuple):
-    """Potentials, and what is known of the iteration."""
+    """Potentials, and what is known of the loop."""
 
     f: jax.Array  # [n] cost, finite
     seen: Swept
@@ -57,7 +56,7 @@ class State(NamedTuple):
     step: jax.Array  # [] int32
     status: jax.Array
     counts: Counts
-    recorder: Recorder | None
+    record: Recorder | None
 
     @property
     def g(self) -> jax.Array:
@@ -98,9 +97,62 @@ def _pass(problem: Problem, f: jax.Array, g: jax.Array, omega: jax.Array) -> Swe
     return Swept(g, rows, error, value)
 
 
+def _rows_corrected(problem: Problem, f: jax.Array, seen: Swept, omega: jax.Array):
+    """[n] f with its rows corrected by what a pass showed, and [] whether by a pass.
+
+    A sum that has underflowed says nothing: such rows get their best potential.
+    """
+    rows = marginal.constraint(problem.a, problem.rho_a, f, problem.epsilon)
+    lost = rows.real & (seen.rows < LOST * rows.mass)
+    sums = jnp.where(lost, rows.mass, seen.rows)
+    step = relaxed(rows, jnp.zeros_like(f), sums, omega)[0]
+    new = f + jnp.where(rows.real, problem.epsilon * step, 0)
+    some = jnp.any(lost)
+    new = jax.lax.cond(
+        some,
+        lambda: jnp.where(lost, dual.row_update(problem, seen.g), new),
+        lambda: new,
+    )
+    return new, some
+
+
+def fixed_number(problem: Problem, options: Any, start: jax.Array, columns_last: bool):
+    """Make exactly `max_steps` plain sweeps, and check what they left.
+
+    start: potential of the side that ends exact, f [n] finite or, if `columns_last`,
+    g [m]. Returns f, g, error, status, counts. A pass a sweep.
+    """
+    one = jnp.ones((), problem.dtype)
+    zero = jnp.asarray(0, jnp.int32)
+    low = jnp.full_like(problem.b, finite_minus_inf(problem.dtype))
+    begun = 1 if columns_last else 0  # the last sweep ends after the loop then
+    f = dual.row_update(problem, start) if columns_last else start
+
+    def sweep(s):
+        f, _, step = s
+        seen = _pass(problem, f, low, one)
+        # The damped step of a penalised side is the whole step on its own constraint.
+        new, _ = _rows_corrected(problem, f, seen, one)
+        return new, seen.g, step + 1
+
+    more = lambda s: s[2] < options.max_steps - begun
+    f, g, step = jax.lax.while_loop(more, sweep, (f, low, zero))
+    if columns_last:
+        g = _pass(problem, f, low, one).g
+    step = step + begun
+    f, g, error = dual.centred_with_error(problem, f, g)
+    floor = dual.rounding_error(problem, f, g, options.rounding_share)
+    tolerance = jnp.maximum(jnp.asarray(options.tolerance, problem.dtype), floor)
+    status = loop.status_at(
+        error, tolerance, step, options.max_steps, jnp.asarray(False)
+    )
+    counts = no_counts().plus(sweeps=step, passes=step + 1)
+    return f, g, error, status, counts
+
+
 def run(
     problem: Problem,
-    options: SinkhornOptions,
+    options: Any,
     f: jax.Array,
     record: Recorder | None = None,
     asked: ArrayLike = True,
@@ -112,29 +164,17 @@ def run(
     dtype = problem.dtype
     one, zero = jnp.asarray(1, dtype), jnp.asarray(0, jnp.int32)
     tolerance = jnp.asarray(options.tolerance, dtype)
-    target = goal(tolerance) if options.early_stop else jnp.asarray(-1, dtype)
     noise = WINDOW * machine_epsilon(dtype)
 
     def sweep(s: State) -> State:
-        rows = marginal.constraint(problem.a, problem.rho_a, s.f, problem.epsilon)
-        x = jnp.zeros_like(s.f)
-        # A sum that has underflowed says nothing: such rows get their best potential.
-        lost = rows.real & (s.seen.rows < LOST * rows.mass)
-        step = relaxed(rows, x, jnp.where(lost, rows.mass, s.seen.rows), s.omega)[0]
-        f = s.f + jnp.where(rows.real, problem.epsilon * step, 0)
-        some = jnp.any(lost)
-        f = jax.lax.cond(
-            some,
-            lambda: jnp.where(lost, dual.row_update(problem, s.seen.g), f),
-            lambda: f,
-        )
+        f, some = _rows_corrected(problem, s.f, s.seen, s.omega)
         seen = _pass(problem, f, s.seen.g, s.omega)
         full = s.in_window + 1 >= WINDOW
         gain = (seen.value - s.start_value) / jnp.abs(seen.value)
         alive = (seen.error < s.best) | (gain > noise)
         idle = jnp.where(alive, 0, s.idle + 1)
         omega = s.omega
-        if options.overrelaxation and options.early_stop:
+        if options.overrelaxation:
             decay = (seen.error / s.start_error) ** (1 / WINDOW)
             omega = jnp.where(gain < -noise, 1, best_omega(omega, decay))
             omega = jnp.where(full, jnp.where(idle > 0, 1, omega), s.omega)
@@ -150,25 +190,22 @@ def run(
             idle=jnp.where(full, idle, s.idle),
             step=s.step + 1,
             counts=counts,
-            recorder=recorder.record_step(
-                s.recorder, seen.error, running=sweeping(s), passes=counts.passes
+            record=recorder.record_step(
+                s.record, seen.error, running=sweeping(s), passes=counts.passes
             ),
         )
 
     def sweeping(s: State) -> jax.Array:
+        floor = dual.rounding_error(problem, s.f, s.seen.g, options.rounding_share)
+        target = inner_tolerance(jnp.maximum(tolerance, floor))
         more = (s.seen.error > target) & (s.step < options.max_steps)
-        return more & ((s.idle < PATIENCE) | (not options.early_stop))
+        return more & (s.idle < PLAIN_AFTER)
 
     def update(s: State) -> State:
-        at_work = recorder.at_epsilon(s.recorder, problem.epsilon, s.status)
-        s = jax.lax.while_loop(sweeping, sweep, s._replace(recorder=at_work))
-        if not options.early_stop:
-            status = iteration.verdict(
-                s.seen.error, tolerance, s.step, options.max_steps, s.step < 0
-            )
-            return s._replace(error=s.seen.error, status=status)
-        f, g, error, status, passes = iteration.judge(
-            problem, s.f, s.seen.g, s.error, jnp.asarray(True), True, s.step, options
+        at_work = recorder.at_epsilon(s.record, problem.epsilon, s.status)
+        s = jax.lax.while_loop(sweeping, sweep, s._replace(record=at_work))
+        f, g, error, status, passes = kernel_loop.checked(
+            problem, options, (s.f, s.seen.g), s.error, jnp.asarray(True), True, s.step
         )
         low = finite_minus_inf(dtype)
         return s._replace(
@@ -192,10 +229,10 @@ def run(
         idle=zero,
         error=jnp.asarray(jnp.inf, dtype),
         step=zero,
-        status=iteration.as_status(
+        status=loop.as_status(
             jnp.where(asked, code(Status.RUNNING), code(Status.STALLED))
         ),
-        counts=iteration.no_counts().plus(passes=1),
-        recorder=recorder.at_epsilon(record, problem.epsilon, code(Status.RUNNING)),
+        counts=no_counts().plus(passes=1),
+        record=recorder.at_epsilon(record, problem.epsilon, code(Status.RUNNING)),
     )
-    return iteration.run(update, start)
+    return loop.run(update, start)
