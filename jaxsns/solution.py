@@ -93,6 +93,7 @@ def _lanes(function: Callable, depth: int, *args):
         "f",
         "g",
         "error",
+        "tolerance",
         "status",
         "counts",
         "history",
@@ -110,6 +111,8 @@ class Solution:
       g: [m] column potentials. Gauge: <a, f> = <b, g>.
       error: [] L1 error of both marginals over the mass to be moved, of f and g; where
         it is within the tolerance it may be a bound of that.
+      tolerance: [] error at which a solve counts as converged: what was asked for, or
+        what the dtype can do for this problem if nothing was.
       status: [] int32, a `Status`.
       counts: work done, see `Counts`.
       method: name of the method.
@@ -126,6 +129,7 @@ class Solution:
     f: jax.Array
     g: jax.Array
     error: jax.Array
+    tolerance: jax.Array
     status: jax.Array
     counts: Counts
     method: str

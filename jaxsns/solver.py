@@ -80,9 +80,11 @@ def _recording(history: bool, progress: Any) -> RecordingOptions | None:
 # Compiled, since one by one these operations and the many of the derivative took longer
 # to compile for a new shape than all together.
 @jax.jit
-def _attached(problem: Problem, f: jax.Array, g: jax.Array):
-    """Potentials with the derivative of the solution, in the gauge that is promised."""
-    return gauge.with_gauge(problem, *implicit.attach(problem, f, g))
+def _attached(problem: Problem, f: jax.Array, g: jax.Array, options: Options):
+    """Potentials with the derivative of the solution, and the tolerance that counted."""
+    floor = dual.rounding_error(problem, f, g, options.rounding_share)
+    tolerance = jax.lax.stop_gradient(jnp.maximum(options.tolerance, floor))
+    return *gauge.with_gauge(problem, *implicit.attach(problem, f, g)), tolerance
 
 
 def solve(
@@ -214,15 +216,14 @@ def solve(
     with jax.named_scope("jaxsns.solve"):
         arguments = jax.lax.stop_gradient((reduced, options, start))
         out = execute(program, path, recording, *arguments)
-    f, g = _attached(reduced, out.f, out.g)
+    f, g, tolerance = _attached(reduced, out.f, out.g, options)
     steps = recorder.history(out.record)
     core = None
     if offsets is not None:
         core = Reduced(reduced, f, g, offsets)
         f, g = offsets.given_back(problem, f, g)
-    return Solution(
-        problem, f, g, out.error, out.status, out.counts, name, steps, core
-    )
+    ended = out.error, tolerance, out.status, out.counts
+    return Solution(problem, f, g, *ended, name, steps, core)
 
 
 def _limited(problem: Problem, options: Options, tolerance: Any, max_steps: Any):

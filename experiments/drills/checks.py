@@ -23,6 +23,7 @@ from jaxsns import Status
 TOLERANCES = {"float32": 2e-5, "float64": 1e-10}
 # An iteration sees the error on its kernel, known to rounding, of potentials that are
 # rounded once more when they are put together.
+EXPLAINED = 20.0  # roundings: a default tolerance is no larger
 KERNEL = 2
 
 
@@ -150,7 +151,7 @@ def judge(setting: Setting, lanes: Lanes, answers: Answers) -> Verdict:
     ]  # fmt: skip
     with np.errstate(all="ignore"):
         off = ((error - answers.error) / rounding).astype(float)
-        early = answers.error > TOLERANCES[setting.dtype] + KERNEL * rounding
+        early = answers.error > answers.tolerance + KERNEL * rounding
     early &= np.isin(answers.status, (Status.STALLED, Status.MAX_STEPS))
     early &= np.asarray(lanes.kinds) != "infeasible"
     return Verdict(error, rounding, dual, upper, off, early, words)
@@ -214,7 +215,10 @@ def _violations(
             f"error {float(error[k]):.3e} but {reported:.3e} reported: {off:.2f}"
         )
     if status == Status.CONVERGED:
-        limit = TOLERANCES[setting.dtype]
+        limit = answers.tolerance[k]
+        # Without a tolerance it is what rounding explains, if that is more.
+        if not limit <= TOLERANCES[setting.dtype] + EXPLAINED * rounding[k]:
+            out.append(f"a tolerance of {limit:.3e} for itself")
         if not reported <= limit * (1 + 1e-6):
             out.append(f"converged at {reported:.3e}")
         if not error[k] <= limit + rounding[k]:

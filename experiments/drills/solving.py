@@ -20,6 +20,7 @@ class Answers(NamedTuple):
     f: np.ndarray
     g: np.ndarray
     error: np.ndarray
+    tolerance: np.ndarray
     status: np.ndarray
     value: np.ndarray
     primal: np.ndarray
@@ -29,7 +30,14 @@ class Answers(NamedTuple):
 def answers_of(s: jaxsns.Solution) -> Answers:
     """What the judge looks at."""
     return Answers(
-        s.f, s.g, s.error, s.status, s.value, s.primal_value, s.counts.sweeps
+        s.f,
+        s.g,
+        s.error,
+        s.tolerance,
+        s.status,
+        s.value,
+        s.primal_value,
+        s.counts.sweeps,
     )
 
 

@@ -136,7 +136,7 @@ class PointCloud:
         if centres is None:
             formed = self.formed()
             return formed.reduced() if isinstance(formed, Dense) else None
-        x, y = self.x - centres[0], self.y - centres[1]
+        x, y = self.x - centres[0][None], self.y - centres[1][None]
         apart = centres[0] - centres[1]
         factor = jnp.ones((), x.dtype) if self.factor is None else self.factor
         rows = factor * (2 * matmul(x, apart) + jnp.vdot(apart, apart))

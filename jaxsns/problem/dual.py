@@ -18,7 +18,7 @@ from jaxsns.problem.problem import Problem
 
 # Of the error that rounding explains, in machine epsilons: without potentials, and for
 # each epsilon of their size [D03].
-ROUNDING_BASE, ROUNDING_SLOPE = 16.0, 2.0
+ROUNDING_BASE, ROUNDING_SLOPE = 8.0, 1.5
 
 
 def finite(problem: Problem, f: jax.Array, g: jax.Array):

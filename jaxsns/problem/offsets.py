@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns.problem import gauge
 from jaxsns.problem.problem import Problem
 
 
@@ -25,10 +26,7 @@ class Offsets(NamedTuple):
 
     def given_back(self, problem: Problem, f: jax.Array, g: jax.Array):
         """Potentials of the costs in their gauge <a, f> = <b, g>."""
-        a, b = problem.a, problem.b
-        surplus = jnp.sum(a * self.rows) - jnp.sum(b * self.columns)
-        shift = surplus / (jnp.sum(a) + jnp.sum(b))
-        return f + (self.rows - shift), g + (self.columns + shift)
+        return gauge.centre(problem, f + self.rows, g + self.columns)
 
     def value(self, a: jax.Array, b: jax.Array) -> jax.Array:
         """[] cost of the offsets for masses a [n] and b [m]."""

@@ -117,7 +117,7 @@ def _checked(
         floor = dual.rounding_error(problem, f, g, options.rounding_share)
         met = near & (error <= jnp.maximum(options.tolerance, floor))
         status = jnp.where(met, code(Status.CONVERGED), code(Status.RUNNING))
-        counts = no_counts().plus(sweeps=swept.sweeps, passes=1 + near)
+        counts = no_counts().plus(sweeps=swept.sweeps, passes=jnp.where(near, 2, 1))
         return mask_invalid(given, f, g, error, status, counts)
 
     return mapping.each(one)((lanes, status_of_input, swept, near))
