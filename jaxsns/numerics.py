@@ -106,8 +106,10 @@ def permitted_costs(cost: jax.Array) -> jax.Array:
     would pass for forbidden pairs, or be dearer than those.
     """
     far = forbidden_cost(cost.dtype)
-    other = jnp.where((cost == jnp.inf) | (cost == far), far, jnp.nan)
-    return jnp.where(jnp.abs(cost) < 1e-5 * far, cost, other)
+    stands = (cost == jnp.inf) | (cost == far)
+    fine = stands | (jnp.abs(cost) < 1e-5 * far)
+    # No NaN on the way where nothing is wrong: jax_debug_nans looks at that as well.
+    return jnp.where(fine, jnp.where(stands, far, cost), jnp.nan)
 
 
 def derivative_only(x: jax.Array) -> jax.Array:
@@ -132,6 +134,28 @@ def safe_log(x: jax.Array) -> jax.Array:
     """Logarithm with log(0) = -inf and a zero, not NaN, gradient there."""
     positive = x > 0
     return jnp.where(positive, jnp.log(jnp.where(positive, x, 1)), -jnp.inf)
+
+
+def masked(log: jax.Array, real: jax.Array) -> jax.Array:
+    """Logarithms, -inf where an entry is not `real`.
+
+    Two finite stand-ins must not be compared once they were divided: compiled, one
+    may be divided and the other multiplied by an inverse, and what is left of 1e18 by
+    rounding overflows in the exponential. NaN stays: it says that there is no answer.
+    """
+    return jnp.where(real | jnp.isnan(log), log, -jnp.inf)
+
+
+def scaled_log_sum(x: jax.Array, epsilon: jax.Array, axis: int) -> jax.Array:
+    """Smooth maximum epsilon log sum exp(x / epsilon) along an axis.
+
+    The largest one is taken away before the division, so that a line of nothing but
+    stand-ins (see `masked`) gives a finite number and derivative.
+    """
+    top = jax.lax.stop_gradient(jnp.max(x, axis=axis, keepdims=True))
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    sums = jnp.sum(jnp.exp((x - top) / epsilon), axis=axis)
+    return jnp.squeeze(top, axis) + epsilon * jnp.log(sums)
 
 
 def matmul(x: jax.Array, y: jax.Array) -> jax.Array:

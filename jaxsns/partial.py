@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxsns import hints
 from jaxsns.geometry import Dense
 from jaxsns.numerics import forbidden_cost
 from jaxsns.problem.inputs import make_problem
@@ -40,6 +41,10 @@ class PartialSolution:
     extended: Solution
     virtual_row: bool
     virtual_column: bool
+
+    def __getattr__(self, name: str):
+        """Answer to names of other libraries."""
+        raise hints.attribute(self, name)
 
     def _rows(self, x: jax.Array, axis: int = -1) -> jax.Array:
         size = x.shape[axis] - int(self.virtual_row)
@@ -150,13 +155,14 @@ def extend(problem: Problem, share: jax.Array, row: bool, column: bool) -> Probl
     if row and column:
         cost = cost.at[-1, -1].set(forbidden_cost(cost.dtype))
     a, b = _append(a, rest_b, row), _append(b, rest_a, column)
-    infinite = jnp.asarray(jnp.inf, a.dtype)
-    rho_a, rho_b = problem.rho_a, problem.rho_b
-    rho_a = None if rho_a is None else _append(rho_a, infinite, row)
-    rho_b = None if rho_b is None else _append(rho_b, infinite, column)
+    rho_a, rho_b = (
+        None if rho is None else jnp.pad(rho, (0, int(more)), constant_values=jnp.inf)
+        for rho, more in ((problem.rho_a, row), (problem.rho_b, column))
+    )
     return Problem(Dense(cost), a, b, problem.epsilon, rho_a, rho_b)
 
 
+@hints.answered
 def solve_partial(
     cost: Any,
     a: Any = None,

@@ -4,12 +4,17 @@ An atom without mass changes nothing of the others, so a padded problem has the 
 answer; only shapes have to be equal under `vmap`.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxsns.problem.inputs import as_float
+
+SMALLEST = 8  # atoms of the smallest default size
 
 
 def pad(
@@ -52,9 +57,114 @@ def masses(mask: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     """[..., N] masses with total 1 along the last axis, none where the mask is False.
 
     Proportional to weights [..., N] >= 0, or uniform. A lane without any atom gets
-    no mass, and its solve the status INVALID_INPUT.
+    no mass, and its solve the status INVALID_INPUT. Weights below 32 bits give masses
+    in float32, whose total is 1 to its rounding.
     """
-    dtype = jnp.result_type(float) if weights is None else weights.dtype
-    raw = mask.astype(dtype) if weights is None else jnp.where(mask, weights, 0)
+    mask = jnp.asarray(mask)
+    if mask.dtype != jnp.bool_:
+        raise TypeError(f"mask must be boolean; got dtype {mask.dtype}")
+    if weights is None:
+        raw = mask.astype(jnp.result_type(float))
+    else:
+        raw = jnp.where(mask, as_float("weights", weights), 0)
     total = jnp.sum(raw, axis=-1, keepdims=True)
     return raw / jnp.where(total > 0, total, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """Problems that were padded to one shape, see `bucketed`.
+
+    Attributes:
+      indices: [k] where in the given lists they stood.
+      arrays: for each list [lanes, N, ...], filled up with zeros.
+      masks: for each list [lanes, N] bool, True where there is an atom.
+    """
+
+    indices: np.ndarray
+    arrays: tuple[jax.Array, ...]
+    masks: tuple[jax.Array, ...]
+
+
+def _steps() -> Iterator[int]:
+    """8, 12, 16, 24, 32, ...: at most half of an array is added."""
+    size = SMALLEST
+    while True:
+        yield from (size, size + size // 2)
+        size *= 2
+
+
+def _size(length: int, sizes: Sequence[int] | None) -> int:
+    for size in _steps() if sizes is None else sorted(sizes):
+        if size >= length:
+            return size
+    raise ValueError(f"sizes must reach the longest array, {length}; got {sizes}")
+
+
+def bucketed(
+    *lists: Sequence[Any],
+    sizes: Sequence[int] | None = None,
+    lanes: int | None = None,
+) -> list[Bucket]:
+    """Pad arrays of many lengths to a few sizes, so that few shapes are compiled.
+
+    Args:
+      *lists: one or more lists of k arrays [n_i, ...], e.g. the clouds x and the
+        clouds y of k problems; the arrays of one list agree in all but their first
+        axis. Problems whose arrays are padded to the same sizes share a bucket.
+      sizes: lengths to choose from, the least that suffices; None: 8, 12, 16, 24, 32,
+        48 and so on.
+      lanes: problems in a bucket, which is a part of its shape too: larger groups are
+        divided, and smaller ones repeat their first problem. None: as many as there
+        are.
+
+    Returns:
+      The buckets, small sizes first; `restored` puts results back into order.
+
+    Raises:
+      ValueError: no list, lists of different lengths, arrays that do not fit, sizes
+        that do not reach.
+
+    Cost: copies on the host.
+
+    >>> xs = [np.ones((n, 2)) for n in (5, 11, 7)]
+    >>> [(b.indices.tolist(), b.arrays[0].shape) for b in bucketed(xs)]
+    [([0, 2], (2, 8, 2)), ([1], (1, 12, 2))]
+    """
+    if not lists or len({len(x) for x in lists}) != 1 or not len(lists[0]):
+        raise ValueError(
+            "bucketed takes one or more lists of arrays, all of one length; got "
+            f"lengths {[len(x) for x in lists]}"
+        )
+    if lanes is not None and lanes < 1:
+        raise ValueError(f"lanes must be at least 1; got {lanes}")
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, problem in enumerate(zip(*lists, strict=True)):
+        shape = tuple(_size(len(x), sizes) for x in problem)
+        groups.setdefault(shape, []).append(i)
+    out = []
+    for shape, members in sorted(groups.items()):
+        most = lanes or len(members)
+        for start in range(0, len(members), most):
+            mine = members[start : start + most]
+            full = mine + mine[:1] * (most - len(mine) if lanes else 0)
+            pairs = [
+                pad([x[i] for i in full], size)
+                for x, size in zip(lists, shape, strict=True)
+            ]
+            arrays, masks = zip(*pairs, strict=True)
+            out.append(Bucket(np.asarray(mine), arrays, masks))
+    return out
+
+
+def restored(buckets: Sequence[Bucket], results: Sequence[Any]) -> list[Any]:
+    """Results of buckets, a pytree with lanes for each, as one pytree a problem.
+
+    In the order of the lists that were given to `bucketed`; atoms that were filled up
+    are still there.
+    """
+    out: dict[int, Any] = {}
+    for bucket, result in zip(buckets, results, strict=True):
+        for lane, i in enumerate(bucket.indices):
+            out[int(i)] = jax.tree.map(lambda x, lane=lane: x[lane], result)
+    return [out[i] for i in sorted(out)]

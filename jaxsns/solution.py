@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxsns import hints
 from jaxsns.implicit import potentials as implicit
 from jaxsns.problem import arguments, dual, gauge, marginal
 from jaxsns.problem.offsets import Offsets, Reduced
@@ -135,6 +136,10 @@ class Solution:
     method: str
     history: History | None = None
     reduced: Reduced | None = None
+
+    def __getattr__(self, name: str):
+        """Answer to names of other libraries."""
+        raise hints.attribute(self, name)
 
     @property
     def core(self) -> tuple[Problem, jax.Array, jax.Array]:
@@ -292,12 +297,13 @@ def one_solution(solution: Any) -> Solution:
     return solution
 
 
-def potentials(solution: Solution) -> tuple[jax.Array, jax.Array]:
-    """([n], [m]) finite stand-ins for no mass; all NaN if the solution has a NaN.
+def core_potentials(solution: Solution) -> tuple[Problem, jax.Array, jax.Array]:
+    """(problem, [n], [m]) of `Solution.core`, with finite stand-ins for no mass.
 
-    Masses that are NaN themselves look like no mass, so the stand-in alone would
-    hide that there is no answer.
+    All NaN if the solution has a NaN: masses that are NaN themselves look like no mass,
+    so the stand-in alone would hide that there is no answer.
     """
-    known = ~jnp.any(jnp.isnan(solution.f)) & ~jnp.any(jnp.isnan(solution.g))
-    f, g = dual.finite(solution.problem, solution.f, solution.g)
-    return arguments.nan_unless(known, f), arguments.nan_unless(known, g)
+    problem, f, g = solution.core
+    known = ~jnp.any(jnp.isnan(f)) & ~jnp.any(jnp.isnan(g))
+    f, g = dual.finite(problem, f, g)
+    return problem, arguments.nan_unless(known, f), arguments.nan_unless(known, g)

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxsns import hints
 from jaxsns.geometry import Grid
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import default_tolerance
 from jaxsns.problem import dual, gauge
 from jaxsns.problem.checks import check_values
-from jaxsns.problem.inputs import make_problem
+from jaxsns.problem.inputs import as_positive, make_problem
 from jaxsns.problem.offsets import Reduced, reduce
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
@@ -58,15 +59,6 @@ def _initial(problem: Problem, init: Any) -> tuple[jax.Array, jax.Array] | None:
     return f, dual.column_update(problem, f) if g is None else g
 
 
-def _positive(name: str, value: Any, dtype: jnp.dtype) -> jax.Array:
-    value = jnp.asarray(value)
-    if value.shape != ():
-        raise ValueError(f"{name} must be a scalar; got shape {value.shape}")
-    if not isinstance(value, Tracer) and not float(value) > 0:
-        raise ValueError(f"{name} must be positive; got {value}")
-    return value.astype(dtype)
-
-
 def _recording(history: bool, progress: Any) -> RecordingOptions | None:
     if not isinstance(history, bool):
         raise TypeError(
@@ -87,6 +79,7 @@ def _attached(problem: Problem, f: jax.Array, g: jax.Array, options: Options):
     return *gauge.with_gauge(problem, *implicit.attach(problem, f, g)), tolerance
 
 
+@hints.answered
 def solve(
     cost: Any,
     a: Any = None,
@@ -242,7 +235,7 @@ def _limited(problem: Problem, options: Options, tolerance: Any, max_steps: Any)
         steps = registry.SINKHORN_SWEEPS
     return dataclasses.replace(
         options,
-        tolerance=_positive("tolerance", tolerance, problem.dtype),
-        max_steps=_positive("max_steps", steps, jnp.int32),
+        tolerance=as_positive("tolerance", tolerance, problem.dtype),
+        max_steps=as_positive("max_steps", steps, jnp.int32),
         rounding_share=jnp.asarray(share, problem.dtype),
     )

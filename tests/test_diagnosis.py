@@ -40,6 +40,7 @@ def test_nothing_is_wrong_with_a_good_solve():
         ("rho not positive", {"rho_a": -1.0}),
         ("masses differ", {"a": np.array([0.5, 0.25, 0.26]), "b": np.full(4, 0.25)}),
         ("infeasible", {"cost": np.array([[0, 1.0, 2, 3], [INF] * 4, [1.0, 2, 4, 3]])}),
+        ("cost too large", {"cost": np.full((3, 4), 1e146)}),
         ("constant cost", {"cost": np.ones((3, 4))}),
         ("epsilon too large", {"epsilon": 50.0}),
         ("epsilon very small", {"epsilon": 3e-6}),
@@ -200,3 +201,54 @@ def test_check_outside_jit_and_of_a_divergence():
         jaxsns.check(jaxsns.solve(R.random((12, 15)), epsilon=0.05, max_steps=1))
     with pytest.raises(TypeError, match="got ndarray"):
         jaxsns.check(x)
+
+
+def test_a_few_large_costs_that_make_the_scale():
+    cost = np.random.default_rng(2).random((12, 15))
+    big = cost.copy()
+    big[3, 4] = big[7, 7] = 1e6
+    solution = jaxsns.solve(big)
+    assert _names(big) == _names(solution) == ("outliers make the scale",)
+    assert "+inf" in jaxsns.diagnose(big).findings[0].cure
+    assert _names(big, epsilon=0.1) == ()
+    assert _names(np.where(big > 1, np.inf, cost)) == ()
+
+
+def test_a_plan_that_is_a_product():
+    x = np.random.default_rng(3).normal(size=(12, 2))
+    solution = jaxsns.solve(jaxsns.PointCloud(x, x + 100), tolerance=1e-6)
+    found = {f.name: f.what for f in jaxsns.diagnose(solution).findings}
+    # The scale that is named is that of the products of both clouds.
+    inner = -2 * (x - x.mean(0)) @ (x - x.mean(0)).T
+    assert f"deviation of {inner.std():.3g}" in found["epsilon too large"]
+    assert _names(jaxsns.solve(jaxsns.PointCloud(x, x + 100), epsilon=0.5)) == (
+        "costs far from zero",
+    )
+
+
+def test_an_offset_is_no_fault_of_penalised_marginals():
+    cost = 100 + np.random.default_rng(4).random((5, 6))
+    assert "costs far from zero" in _names(cost, epsilon=0.1)
+    assert _names(cost, epsilon=0.1, rho_a=1.0) == ()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"epsilon": 0.5}, {"epsilon": 0.5, "rho": 1.0}]
+)
+def test_a_divergence_names_the_cloud_once(options):
+    x = np.random.default_rng(5).random((12, 2))
+    bad = x.copy()
+    bad[2] = np.nan
+    run = jax.jit(lambda x, y: jaxsns.sinkhorn_divergence(x, y, **options))
+    for given, name in (((bad, x), "x"), ((x, bad), "y")):
+        found = jaxsns.diagnose(run(*given))
+        assert found.names == ("cost not finite",)
+        assert found.findings[0].what.startswith(name + " has ")
+        assert "epsilon" not in str(found.findings)
+
+
+def test_masses_are_named_and_not_what_follows_from_them():
+    a = np.array([0.5, np.nan, 0.5])
+    words = jaxsns.diagnose(np.eye(3), a).findings
+    assert [x.name for x in words] == ["bad mass"]
+    assert words[0].what.startswith("a has 1 masses")

@@ -12,8 +12,8 @@ from jaxsns.barycentres.bregman import Measures
 from jaxsns.barycentres.fixed_support_derivative import attach
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.numerics import default_tolerance, derivative_only
-from jaxsns.problem.checks import is_traced, mass_slack, require
-from jaxsns.problem.inputs import as_float
+from jaxsns.problem.checks import coarseness, equalised, is_traced, mass_slack, require
+from jaxsns.problem.inputs import as_float, require_positive
 from jaxsns.solution import require_converged
 from jaxsns.status import Status, code
 
@@ -75,6 +75,7 @@ def as_measures(
     masses: Any, weights: Any, epsilon: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Check masses [K, n], weights [K] (None: equal) and epsilon []; in one dtype."""
+    coarse = coarseness(masses)
     masses = as_float("masses", masses)
     if masses.ndim != 2 or 0 in masses.shape:
         raise ValueError(
@@ -93,6 +94,10 @@ def as_measures(
         raise ValueError(f"epsilon must be a scalar; got shape {epsilon.shape}")
     require_masses("masses", masses)
     require_masses("weights", weights)
+    if coarse > 0:
+        masses = equalised(
+            masses, jnp.sum(masses[:1], axis=1, keepdims=True), 2 * coarse
+        )
     if not is_traced(masses):
         sums = np.asarray(masses).sum(axis=1, dtype=np.float64)
         slack = mass_slack(masses.dtype, *masses.shape) * sums.max()
@@ -126,13 +131,12 @@ def require_masses(name: str, value: jax.Array) -> None:
 
 def positive_scalar(name: str, value: Any) -> None:
     """Raise ValueError unless a number that is not traced is positive and finite."""
-    if jnp.shape(value) != ():
-        raise ValueError(f"{name} must be a scalar; got shape {jnp.shape(value)}")
+    kind = "positive and finite"
+    most = jnp.iinfo(jnp.int32).max if name == "max_steps" else np.inf
+    require_positive(name, value, most, kind)
     if not is_traced(value):
-        number = float(value)
         require(
-            np.isfinite(number) and number > 0,
-            lambda: f"{name} must be positive and finite; got {number}",
+            np.isfinite(float(value)), lambda: f"{name} must be {kind}; got {value}"
         )
 
 

@@ -25,6 +25,8 @@ LARGEST_SEEN = 1 << 24  # pairs of a cloud; of a larger one only some rows
 CURES = {
     "cost not finite": "look at how the costs are computed; +inf alone is allowed in "
     "a matrix, and forbids a pair",
+    "cost too large": "+inf forbids a pair; divide costs that are meant, and epsilon, "
+    "by a number",
     "epsilon not positive": "give an epsilon > 0; with relative_to= or epsilon=None it "
     "is a multiple of a scale of the costs, which is 0 if they are all equal",
     "tolerance not positive": "give a tolerance > 0, or None for the default",
@@ -37,13 +39,17 @@ CURES = {
     "rho_b or solve_partial",
     "infeasible": "permit more pairs, or give one side a penalty (rho_a or rho_b) in "
     "place of equality",
+    "outliers make the scale": "forbid pairs by a cost of +inf, which counts in no "
+    "scale, or give an epsilon (relative_to='median')",
     "constant cost": "look at the costs: every plan is as good as any other",
     "epsilon too large": "if you want a plan that differs from the product, lower "
-    "epsilon, e.g. relative_to='std' and epsilon=0.05",
+    "epsilon, e.g. to 0.05 of the costs' deviation, or, for clouds that are far apart, "
+    "of the deviation without constants of rows and columns",
     "epsilon very small": "raise epsilon, or divide the costs by their scale "
     "(scale_cost='mean'); for the unregularised optimum round the plan instead "
     "(round_to_feasible, round_to_permutation)",
-    "costs far from zero": "subtract the smallest cost",
+    "costs far from zero": "subtract the smallest cost, which changes no plan as "
+    "long as both marginals are met exactly",
     "epsilon too small for the dtype": "use float64 (jax_enable_x64), raise epsilon, "
     "or raise tolerance above that error",
     "ill-conditioned potentials": "use the plan, value or barycentric projection, "
@@ -56,6 +62,13 @@ CURES = {
     "overflow": "the values given are finite: look at init, and at derivatives "
     "of what made them",
 }
+
+
+# Values of arguments: what follows from them is no finding of its own.
+VALUES = {"cost not finite", "cost too large", "bad mass", "no mass", "masses differ"}
+VALUES |= {f"{name} not positive" for name in ("epsilon", "tolerance", "rho")}
+# Reasons why a plan is a product.
+ALIKE = {"outliers make the scale", "constant cost", "epsilon too large"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,15 +163,16 @@ def _of_problem(problem: Problem, x: Numbers, rows: slice) -> list[tuple[str, st
     blocked = list(symptoms.no_plan(some)) if rows == slice(None) else []
     out += blocked
     if some.used.size and not blocked:
+        out += symptoms.outliers(some)
         out += symptoms.cost_scale(some)
         out += symptoms.precision(some)
     return out
 
 
 def _of_solution(
-    solution: Solution, x: Numbers, whole: bool, innocent: bool
+    solution: Solution, x: Numbers, whole: bool, before: list[tuple[str, str]]
 ) -> symptoms.Found:
-    """What a solve adds: conditions of its plan, and how it ended."""
+    """What a solve adds to what was found before: its plan, and how it ended."""
     plan = symptoms.plan_of(x) if whole else None  # None too if f and g are NaN
     error = float(solution.error)
     gap = None
@@ -169,6 +183,8 @@ def _of_solution(
             gap = found[0]
             yield from symptoms.condition(x, *found)
         yield from symptoms.little_mass(x, plan)
+        if error < 0.1 and not {name for name, _ in before} & ALIKE:
+            yield from symptoms.product(x, plan)
     status = Status(int(solution.status))
     if status == Status.MAX_STEPS:
         words = (
@@ -185,7 +201,7 @@ def _of_solution(
             "stalled",
             f"the error stands at {error:.1e}; rounding explains about {floor:.0e}",
         )
-    elif status == Status.NONFINITE and innocent:
+    elif status == Status.NONFINITE and not before:
         yield "overflow", "a number became NaN or infinite on the way"
 
 
@@ -200,6 +216,45 @@ def _lane(solution: Solution) -> tuple[Solution, str]:
     index = tuple(int(i) for i in (failed[0] if len(failed) else worst))
     words = f"lane {index} of {lanes} ({len(failed)} failed): "
     return jax.tree.map(lambda x: x[index], solution), words
+
+
+def _of_divergence(divergence: Divergence, tolerance: Any) -> Diagnosis:
+    """One finding a cause: the terms aa and bb have what ab has, under other names."""
+    parts = {
+        k: diagnose(getattr(divergence, k), tolerance=tolerance)
+        for k in ("ab", "aa", "bb")
+    }
+    head = "\n".join(f"{k}: {x.head}" for k, x in parts.items())
+    bad = tuple(x for x in parts["ab"].findings if x.name in VALUES)
+    if bad:
+        return Diagnosis(head, tuple(_of_points(divergence, x) for x in bad))
+    seen: dict[str, Finding] = {}
+    for k, part in parts.items():
+        for x in part.findings:
+            what = f"{k}: {x.what}"
+            seen.setdefault(x.name, dataclasses.replace(x, what=what))
+    return Diagnosis(head, tuple(seen.values()))
+
+
+def _of_points(divergence: Divergence, found: Finding) -> Finding:
+    """Name the cloud, where penalties have put both into a matrix of costs."""
+    problem = _lane(divergence.ab)[0].problem
+    if found.name != "cost not finite" or "cost" not in problem.geometry.arrays:
+        return found
+    words = []
+    for name, part in (("x", divergence.aa), ("y", divergence.bb)):
+        bad = ~np.isfinite(_host(_lane(part)[0].problem.geometry.arrays["cost"]))
+        points = bad.all(axis=1)
+        # Clouds are centred: one bad point may spoil the costs of all.
+        number = "" if points.all() else f"{points.sum()} "
+        first = "" if points.all() else f", the first at index {int(points.argmax())}"
+        if points.any():
+            words.append(f"{name} has {number}points that are NaN or infinite{first}")
+    if not np.isfinite(float(problem.epsilon)):  # derived, and then in all costs
+        words = [
+            "x or y has points that are NaN or infinite; epsilon is derived of them"
+        ]
+    return dataclasses.replace(found, what="; ".join(words) or found.what)
 
 
 def diagnose(
@@ -246,12 +301,7 @@ def diagnose(
             f"a {type(subject).__name__} has its own masses, epsilon and scale already"
         )
     if isinstance(subject, Divergence):
-        parts = [diagnose(getattr(subject, k), tolerance=tolerance)
-                 for k in ("ab", "aa", "bb")]  # fmt: skip
-        head = "\n".join(
-            f"{k}: {x.head}" for k, x in zip(("ab", "aa", "bb"), parts, strict=True)
-        )
-        return Diagnosis(head, sum((x.findings for x in parts), ()))
+        return _of_divergence(subject, tolerance)
     if isinstance(subject, PartialSolution):
         subject = subject.extended
     if not known:
@@ -273,6 +323,7 @@ def diagnose(
         )
         out = _of_problem(solution.problem, x, rows)
         if not any(name == "infeasible" for name, _ in out):
-            out += _of_solution(solution, _some(x, rows), rows == slice(None), not out)
+            whole = rows == slice(None)
+            out += _of_solution(solution, _some(x, rows), whole, list(out))
         head = words + describe(int(solution.status))
     return Diagnosis(head, tuple(Finding(n, w, CURES[n]) for n, w in out))

@@ -14,6 +14,9 @@ from jaxsns.problem.checks import not_finite
 
 Found = Iterator[tuple[str, str]]
 LARGEST_DECOMPOSED = 2048  # rows of the smaller side, for singular values
+PRODUCT = 0.2  # L1 distance of a plan from the product of its marginals, over its mass
+OUTLIER = 10.0  # times the 90 % quantile of the costs above the least
+FEW = 0.05  # share of the costs, up to which outliers are a handful
 
 
 class Numbers(NamedTuple):
@@ -38,6 +41,11 @@ class Numbers(NamedTuple):
         return self.cost >= 1e-5 * forbidden_cost(self.dtype)
 
     @property
+    def balanced(self) -> bool:
+        """Whether equality is asked of all marginals."""
+        return self.rho_a is None and self.rho_b is None
+
+    @property
     def used(self) -> np.ndarray:
         """[n, m] costs of permitted pairs of atoms with mass, flat."""
         real = (self.a > 0)[:, None] & (self.b > 0)[None, :]
@@ -45,7 +53,23 @@ class Numbers(NamedTuple):
 
 
 def bad_values(x: Numbers) -> Found:
-    """Values that no solve accepts: they raise, or become a status under `jit`."""
+    """Values that no solve accepts: they raise, or become a status under `jit`.
+
+    An epsilon that is NaN beside bad costs or masses was derived from them.
+    """
+    causes = [*_bad_costs(x), *_bad_masses(x)]
+    yield from causes
+    if not (np.isfinite(x.epsilon) and x.epsilon > 0) and not causes:
+        yield "epsilon not positive", f"epsilon is {x.epsilon}"
+    if not x.tolerance > 0:
+        yield "tolerance not positive", f"tolerance is {x.tolerance}"
+    for name, rho in (("rho_a", x.rho_a), ("rho_b", x.rho_b)):
+        if rho is not None and not np.all(rho > 0):
+            i = int(np.argmax(~(rho > 0)))
+            yield "rho not positive", f"{name} is {rho[i]:.3g} at index {i}"
+
+
+def _bad_costs(x: Numbers) -> Found:
     for name, array in x.arrays.items():
         bad = not_finite(name, array)
         if bad.any():
@@ -55,11 +79,31 @@ def bad_values(x: Numbers) -> Found:
                 f"{name} has {bad.sum()} entries that are NaN or infinite, the first "
                 f"at {where}",
             )
-    if not (np.isfinite(x.epsilon) and x.epsilon > 0):
-        yield "epsilon not positive", f"epsilon is {x.epsilon}"
-    if not x.tolerance > 0:
-        yield "tolerance not positive", f"tolerance is {x.tolerance}"
-    for name, mass in (("a", x.a), ("b", x.b)):
+    far = forbidden_cost(x.dtype)
+    size = np.where(np.isfinite(x.cost) & (x.cost != far), np.abs(x.cost), 0)
+    large = size >= 1e-5 * far
+    if large.any():
+        yield (
+            "cost too large",
+            f"{large.sum()} costs are finite and {1e-5 * far:.0e} or more in size, the "
+            f"largest {size.max():.3g}",
+        )
+
+
+def _bad_masses(x: Numbers) -> Found:
+    if np.isnan(x.a).all() and np.isnan(x.b).all():
+        yield (
+            "bad mass",
+            (
+                "all masses of a and b are NaN; a side that is left out has the "
+                "total of the other one"
+            ),
+        )
+        return
+    sides = {"a": x.a, "b": x.b}
+    # Equal masses in place of what was left out: their NaN is the other side's.
+    sides = {k: v for k, v in sides.items() if not np.isnan(v).all()} or sides
+    for name, mass in sides.items():
         bad = ~(np.isfinite(mass) & (mass >= 0))
         if bad.any():
             i = int(np.argmax(bad))
@@ -70,10 +114,6 @@ def bad_values(x: Numbers) -> Found:
             )
         elif not mass.sum() > 0:
             yield "no mass", f"the total of {name} is 0: nothing can be moved"
-    for name, rho in (("rho_a", x.rho_a), ("rho_b", x.rho_b)):
-        if rho is not None and not np.all(rho > 0):
-            i = int(np.argmax(~(rho > 0)))
-            yield "rho not positive", f"{name} is {rho[i]:.3g} at index {i}"
 
 
 def unequal_totals(x: Numbers, agree: bool) -> Found:
@@ -132,14 +172,36 @@ def no_plan(x: Numbers) -> Found:
         )
 
 
+def ordinary(x: Numbers) -> np.ndarray:
+    """Costs of `used` without a handful of outliers, if there are any."""
+    above = x.used - x.used.min()
+    usual = OUTLIER * np.quantile(above, 0.9)
+    few = 0 < (above > usual).mean() <= FEW
+    return x.used[above <= usual] if few and usual > 0 else x.used
+
+
+def outliers(x: Numbers) -> Found:
+    """A handful of costs so large that epsilon was chosen by them."""
+    rest = ordinary(x)
+    number, spread = x.used.size - rest.size, float(np.ptp(rest))
+    if number and x.epsilon > spread:
+        yield (
+            "outliers make the scale",
+            f"{number} of {x.used.size} costs, up to {x.used.max():.3g}, are far above "
+            f"all others, which differ by at most {spread:.3g}; epsilon is "
+            f"{x.epsilon:.3g}, so the others hardly count",
+        )
+
+
 def cost_scale(x: Numbers) -> Found:
     """Costs against epsilon, and against their own offset."""
-    least, most = float(x.used.min()), float(x.used.max())
+    rest = ordinary(x)
+    least, most = float(rest.min()), float(rest.max())
     spread = most - least
     if spread == 0:
         yield "constant cost", f"every permitted pair costs {most:.4g}"
         return
-    if x.epsilon > spread:
+    if x.epsilon > spread and rest.size == x.used.size:
         yield (
             "epsilon too large",
             f"epsilon is {x.epsilon:.3g}, the costs differ by at most {spread:.3g}: "
@@ -151,7 +213,8 @@ def cost_scale(x: Numbers) -> Found:
             f"epsilon is {x.epsilon / spread:.1e} of the spread of the costs, below "
             "what this library is measured at (1e-4)",
         )
-    if abs(least) > 10 * spread:
+    # With penalties that common part decides how much is moved.
+    if x.balanced and abs(least) > 10 * spread:
         yield (
             "costs far from zero",
             f"the costs lie between {least:.4g} and {most:.4g}; the common part "
@@ -165,7 +228,7 @@ def potential_size(x: Numbers) -> float:
         both = np.concatenate([x.f[x.a > 0], x.g[x.b > 0]])
         if np.isfinite(both).all():
             return float(np.abs(both).max())
-    used = x.used
+    used = ordinary(x)
     return 0.5 * abs(float(used.min())) + 0.1 * float(used.max() - used.min())
 
 
@@ -225,7 +288,7 @@ def condition(x: Numbers, gap: float, blocks: int) -> Found:
     unit = machine_epsilon(x.dtype)
     # What is short of the tolerance has other troubles, and this is of the solution.
     grown = max(min(x.error or 0.0, x.tolerance), unit) / gap
-    if grown > 1e-2 and x.rho_a is None and x.rho_b is None:
+    if grown > 1e-2 and x.balanced:
         how = (
             f"has split into {blocks} blocks"
             if blocks > 1
@@ -239,9 +302,39 @@ def condition(x: Numbers, gap: float, blocks: int) -> Found:
         )
 
 
+def product(x: Numbers, plan: np.ndarray) -> Found:
+    """A plan that is nearly the product of its marginals: epsilon blurs all of it."""
+    rows, columns, total = plan.sum(axis=1), plan.sum(axis=0), plan.sum()
+    if not total > 0 or min((rows > 0).sum(), (columns > 0).sum()) < 2:
+        return
+    distance = np.abs(plan - rows[:, None] * columns[None, :] / total).sum() / total
+    if distance > PRODUCT:
+        return
+    scale = _interaction(x, rows / total, columns / total)
+    yield (
+        "epsilon too large",
+        f"the plan differs from the product of its marginals by {distance:.1e} of its "
+        f"mass; epsilon is {x.epsilon:.3g}, and the part of the costs that matters, "
+        "what is left of them without a constant for each row and column, has a "
+        f"standard deviation of {scale:.3g} (0.05 of that: {0.05 * scale:.2g})",
+    )
+
+
+def _interaction(x: Numbers, rows: np.ndarray, columns: np.ndarray) -> float:
+    """Deviation of the costs less their means of rows and of columns."""
+    cost = np.where(x.banned, 0, x.cost)
+    weights = np.where(x.banned, 0, rows[:, None] * columns[None, :])
+    mean = lambda axis: (weights * cost).sum(axis, keepdims=True) / np.maximum(
+        weights.sum(axis, keepdims=True), np.finfo(float).tiny
+    )
+    for axis in (1, 0):
+        cost = cost - mean(axis)
+    return float(np.sqrt((weights * cost**2).sum() / weights.sum()))
+
+
 def little_mass(x: Numbers, plan: np.ndarray) -> Found:
     """Penalties so small that mass is destroyed instead of moved."""
-    if x.rho_a is None and x.rho_b is None:
+    if x.balanced:
         return
     moved, given = plan.sum(), min(x.a.sum(), x.b.sum())
     if moved < 1e-2 * given:

@@ -14,6 +14,7 @@ from jaxsns.numerics import (
     is_forbidden,
     matmul,
     permitted_costs,
+    scaled_log_sum,
     smallest_kept,
 )
 
@@ -141,10 +142,8 @@ class Dense:
         axis=1: out_i = -epsilon log sum_j exp((g_j - C_ij) / epsilon) for g [m];
         axis=0: the same over i for f [n]. One exponential pass.
         """
-        shifted = (
-            jnp.expand_dims(potential, 1 - axis) - self._read_with(potential)
-        ) / epsilon
-        return -epsilon * jax.nn.logsumexp(shifted, axis=axis)
+        reduced = jnp.expand_dims(potential, 1 - axis) - self._read_with(potential)
+        return -scaled_log_sum(reduced, epsilon, axis)
 
     def log_plan(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> jax.Array:
         """[n, m] (f_i + g_j - C_ij) / epsilon."""

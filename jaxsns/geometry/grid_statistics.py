@@ -73,8 +73,8 @@ def deviation(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
             w = _counts(grid, rows, columns, j, k)
             both = matmul(matmul(centred[j], w[1]), c.T)
             square = square + 2 * _mean(w, both)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+    zero = square <= 0  # NaN, of coordinates that are NaN, stays
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 NAMED = {"max": largest, "mean": mean, "std": deviation}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsns import hints
 from jaxsns.geometry import costs, memory
 from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.sharding import Mesh
@@ -15,6 +16,7 @@ from jaxsns.geometry.transposed import TransposedCost
 from jaxsns.numerics import matmul
 
 
+@hints.geometry
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("x", "y", "factor"),
@@ -137,11 +139,20 @@ class PointCloud:
             formed = self.formed()
             return formed.reduced() if isinstance(formed, Dense) else None
         x, y = self.x - centres[0][None], self.y - centres[1][None]
+        reduced = dataclasses.replace(self, x=x, y=y)
+        return reduced, self.offsets(x, 1), self.offsets(y, 0)
+
+    def offsets(self, points: jax.Array, axis: int) -> jax.Array:
+        """[k] what costs of points around their centre lack.
+
+        axis=1: of points on the side of x; axis=0: of points on the side of y.
+        """
+        centres = self.centres()
+        assert centres is not None
         apart = centres[0] - centres[1]
-        factor = jnp.ones((), x.dtype) if self.factor is None else self.factor
-        rows = factor * (2 * matmul(x, apart) + jnp.vdot(apart, apart))
-        columns = -2 * factor * matmul(y, apart)
-        return dataclasses.replace(self, x=x, y=y), rows, columns
+        factor = jnp.ones((), points.dtype) if self.factor is None else self.factor
+        inner = 2 * matmul(points, apart)
+        return factor * (inner + jnp.vdot(apart, apart) if axis == 1 else -inner)
 
     def formed(self) -> Dense | Streamed | TransposedCost:
         """Return the geometry on which a solve runs: a matrix, or blocks of it."""

@@ -265,7 +265,7 @@ class Streamed:
         count = jnp.sum(rows, dtype=zero.dtype) * jnp.sum(columns, dtype=zero.dtype)
 
         def first(z, real, rows):
-            both = real[:, None] & rows[None, :] & (z > -jnp.inf)
+            both = real[:, None] & rows[None, :] & (z != -jnp.inf)
             top = jnp.max(jnp.where(both, -z, -jnp.inf), axis=1)
             return jnp.sum(jnp.where(both, -z, 0)), top
 
@@ -274,7 +274,7 @@ class Streamed:
 
         def second(z, real, shared):
             rows, mean = shared
-            both = real[:, None] & rows[None, :] & (z > -jnp.inf)
+            both = real[:, None] & rows[None, :] & (z != -jnp.inf)
             return jnp.sum(jnp.where(both, (-z - mean) ** 2, 0)), ()
 
         squares = self.columns(second, zero, one, columns, (rows, mean))[0]

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import hints
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.geometry.costs import CostFunction
 from jaxsns.numerics import forbidden_cost, safe_log
@@ -51,6 +52,10 @@ class Divergence:
             & (self.bb.status == done)
         )
 
+    def __getattr__(self, name: str):
+        """Answer to names of other libraries."""
+        raise hints.attribute(self, name)
+
     def __repr__(self) -> str:
         """Say the value and how the three solves went."""
         parts = zip(("ab", "aa", "bb"), (self.ab, self.aa, self.bb), strict=True)
@@ -82,6 +87,7 @@ def _with_reference(problem: Problem) -> Problem:
     return dataclasses.replace(problem, geometry=Dense(cost))
 
 
+@hints.answered
 def sinkhorn_divergence(
     x: Any,
     y: Any,

@@ -6,19 +6,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns.numerics import is_forbidden, masked
 from jaxsns.problem import arguments
 from jaxsns.problem.inputs import as_float
-from jaxsns.solution import Solution, one_solution, potentials
+from jaxsns.solution import Solution, core_potentials, one_solution
 
 
 def _log_conditional(solution: Solution, axis: int) -> jax.Array:
-    """[n, m] log of the plan's rows over their mass ([m, n] of columns, axis=0)."""
+    """[n, m] log of the plan's rows over their mass ([m, n] of columns, axis=0).
+
+    -inf for pairs that have no mass.
+    """
     problem = solution.problem
-    f, g = potentials(solution)
+    problem, f, g = core_potentials(solution)
     cost = problem.geometry.dense().entries
+    cost, potential = (cost, g) if axis == 1 else (cost.T, f)
+    real = (_sides(solution, axis)[1] > 0)[None, :] & ~is_forbidden(cost)
     # The own potential cancels, so it needs no derivative.
-    reduced = g[None, :] - cost if axis == 1 else f[None, :] - cost.T
-    return jax.nn.log_softmax(reduced / problem.epsilon, axis=1)
+    log = (potential[None, :] - cost) / problem.epsilon
+    # The softmax of a row without any pair is NaN, and so would derivatives be.
+    log = masked(log, real | ~jnp.any(real, axis=1, keepdims=True))
+    return masked(jax.nn.log_softmax(log, axis=1), real)
 
 
 def _known(solution: Solution, loss: jax.Array) -> jax.Array:
@@ -35,9 +43,9 @@ def _sides(solution: Solution, axis: int) -> tuple[jax.Array, jax.Array]:
 @functools.partial(jax.jit, static_argnums=3)
 def _against_plan(solution, target, where, axis: int) -> jax.Array:
     target = target if axis == 1 else target.T
-    own, other = _sides(solution, axis)
+    own, _ = _sides(solution, axis)
     counts = (where & (own > 0))[:, None] & (target != 0)
-    log = jnp.where((other > 0)[None, :], _log_conditional(solution, axis), -jnp.inf)
+    log = _log_conditional(solution, axis)
     terms = jnp.where(counts, target * jnp.where(counts, log, 0), 0)
     return _known(solution, -jnp.sum(terms, axis=1))
 
@@ -51,7 +59,6 @@ def _against_labels(solution, labels, where, axis: int) -> jax.Array:
     log = jnp.take_along_axis(
         _log_conditional(solution, axis), labels[:, None], axis=1
     )[:, 0]
-    log = jnp.where(other[labels] > 0, log, -jnp.inf)
     loss = jnp.where(counts, jnp.where(known, -log, jnp.nan), 0)
     return _known(solution, loss)
 
@@ -73,7 +80,8 @@ def matching_cross_entropy(
 
     Returns:
       [n] losses >= 0, not reduced. 0 for rows without `where`, mass or target;
-      infinite if a target lies on an atom without mass; NaN if potentials are.
+      infinite if a target lies on an atom without mass or a forbidden pair; NaN if
+      potentials are.
       Differentiable in the target and in all that was solved for.
 
     Raises:

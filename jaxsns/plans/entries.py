@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Geometry, Grid, PointCloud
+from jaxsns.numerics import is_forbidden, masked, safe_log
 from jaxsns.problem import arguments
-from jaxsns.solution import Solution, one_solution, potentials
+from jaxsns.solution import Solution, core_potentials, one_solution
 
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
@@ -35,7 +36,7 @@ def _cost_rows(geometry: Geometry, indices: jax.Array, axis: int) -> jax.Array:
         name = "x" if axis == 1 else "y"
         some = getattr(geometry, name)[indices]
         geometry = dataclasses.replace(geometry, **{name: some})
-        cost = geometry.dense().cost
+        cost = geometry.dense().entries
         return cost if axis == 1 else cost.T
     if isinstance(geometry, Grid):
         return (geometry if axis == 1 else geometry.transposed()).rows(indices)
@@ -46,10 +47,13 @@ def _cost_rows(geometry: Geometry, indices: jax.Array, axis: int) -> jax.Array:
 def _log_rows(solution: Solution, indices: jax.Array, axis: int) -> jax.Array:
     """[s, m] logarithm of some rows of the plan ([s, n] of columns, axis=0)."""
     problem = solution.problem
-    f, g = potentials(solution)
-    f, g = (f, g) if axis == 1 else (g, f)
+    problem, f, g = core_potentials(solution)
+    a, b = problem.a > 0, problem.b > 0
+    f, g, own, other = (f, g, a, b) if axis == 1 else (g, f, b, a)
     cost = _cost_rows(problem.geometry, indices, axis)
-    return (f[indices][:, None] + g[None, :] - cost) / problem.epsilon
+    real = own[indices][:, None] & other[None, :] & ~is_forbidden(cost)
+    log = (f[indices][:, None] + g[None, :] - cost) / problem.epsilon
+    return masked(log, real)
 
 
 def _in_blocks(function: Callable, count: int, width: int):
@@ -164,7 +168,7 @@ def _sample(solution: Solution, key: jax.Array, size: int, rows: str):
         mass = lambda i: jax.nn.logsumexp(_log_rows(solution, i, 1), axis=1)
         log_mass = _in_blocks(mass, n, m)
     else:
-        log_mass = jnp.log(solution.problem.a)
+        log_mass = safe_log(solution.problem.a)
     # One random number a draw: n of them, as the Gumbel trick needs, would be wasted.
     share = jnp.cumsum(jnp.exp(log_mass - jnp.max(log_mass)))
     u = share[-1] * jax.random.uniform(first, (size,), share.dtype)

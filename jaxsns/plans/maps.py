@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import PointCloud
-from jaxsns.numerics import matmul
-from jaxsns.problem import arguments
+from jaxsns.numerics import is_forbidden, masked, matmul, scaled_log_sum
+from jaxsns.problem import arguments, dual
 from jaxsns.problem.inputs import as_float
-from jaxsns.solution import Solution, one_solution, potentials
+from jaxsns.solution import Solution, core_potentials, one_solution
 
 
 def _cloud(solution: Solution) -> PointCloud:
@@ -41,21 +41,41 @@ def _check(solution: Any, points: Any, axis: int):
     return solution, points, axis
 
 
-def _reduced(solution: Solution, points: jax.Array, axis: int) -> jax.Array:
-    """[k, m] potential of the other side minus the cost of new points."""
-    f, g = potentials(solution)
+def _reduced(solution: Solution, points: jax.Array, axis: int):
+    """[k, m] potential of the other side minus the cost of new points.
+
+    And [k, m] bool, the pairs that count: finite stand-ins are where they do not; and
+    [k] what these costs lack of those of the points.
+    """
+    cloud = _cloud(solution)
+    problem, f, g = core_potentials(solution)
+    lacking = jnp.zeros_like(points[:, 0])
+    centres = cloud.centres()
+    if solution.reduced is not None and centres is not None:
+        points = points - centres[0 if axis == 1 else 1][None]
+        shift = solution.reduced.shift()
+        lacking = cloud.offsets(points, axis) + (-shift if axis == 1 else shift)
+        cloud = problem.geometry
+    elif solution.reduced is not None:
+        # A reduced matrix says nothing of new points: their costs are as they are.
+        problem, f, g = solution.problem, solution.f, solution.g
+        f, g = dual.finite(problem, f, g)
     if axis == 1:
-        cost = dataclasses.replace(_cloud(solution), x=points).dense().cost
-        return g[None, :] - cost
-    cost = dataclasses.replace(_cloud(solution), y=points).dense().cost
-    return f[None, :] - cost.T
+        cost = dataclasses.replace(cloud, x=points).dense().entries
+        potential, mass = g, problem.b
+    else:
+        cost = dataclasses.replace(cloud, y=points).dense().entries.T
+        potential, mass = f, problem.a
+    real = (mass > 0)[None, :] & ~is_forbidden(cost)
+    return potential[None, :] - cost, real, lacking
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def _map(solution: Solution, points: jax.Array, axis: int) -> jax.Array:
     targets = _cloud(solution).y if axis == 1 else _cloud(solution).x
-    reduced = _reduced(solution, points, axis)
-    weights = jax.nn.softmax(reduced / solution.problem.epsilon, axis=1)
+    reduced, real, _ = _reduced(solution, points, axis)
+    log = masked(reduced / solution.problem.epsilon, real)
+    weights = jax.nn.softmax(log, axis=1)
     return matmul(weights, targets)
 
 
@@ -76,7 +96,8 @@ def transport_map(solution: Solution, points: Any, axis: int = 1) -> jax.Array:
     Returns:
       [k, d] points within the convex hull of the y that have mass. Differentiable
       in the points and, through the potentials, in all that was solved for. NaN if
-      potentials are; else as good as the solution, see its status.
+      potentials are, or where a point may be paired with none of them; else as good
+      as the solution, see its status.
 
     Raises:
       TypeError, ValueError: not a solution of one point cloud, a wrong shape or
@@ -92,11 +113,12 @@ def transport_map(solution: Solution, points: Any, axis: int = 1) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _transform(solution: Solution, points: jax.Array, axis: int, hard: bool):
-    reduced = _reduced(solution, points, axis)
+    reduced, real, lacking = _reduced(solution, points, axis)
     if hard:
-        return -jnp.max(reduced, axis=1)
-    epsilon = solution.problem.epsilon
-    return -epsilon * jax.nn.logsumexp(reduced / epsilon, axis=1)
+        return lacking - jnp.max(masked(reduced, real), axis=1)
+    soft = lacking - scaled_log_sum(reduced, solution.problem.epsilon, 1)
+    # A point that may be paired with none has no finite one.
+    return jnp.where(jnp.any(real, axis=1) | jnp.isnan(soft), soft, jnp.inf)
 
 
 def c_transform(
@@ -120,7 +142,8 @@ def c_transform(
 
     Returns:
       [k] in units of cost. Differentiable as `transport_map` is; for "sqeuclidean"
-      the gradient in x is 2 (x - T(x)). NaN if potentials are.
+      the gradient in x is 2 (x - T(x)). NaN if potentials are; +inf where a point may
+      be paired with none of the other side.
 
     Raises, cost: as `transport_map`.
     """

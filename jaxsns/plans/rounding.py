@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsns.problem import arguments
-from jaxsns.problem.checks import mass_slack
+from jaxsns.problem.checks import coarseness, equalised, mass_slack
 from jaxsns.problem.inputs import as_float
 
 
@@ -50,7 +50,8 @@ def round_to_feasible(plan: Any, a: Any, b: Any) -> jax.Array:
     Args:
       plan: [n, m] masses >= 0, e.g. `solution.plan()`.
       a: [n] masses >= 0 of the rows, e.g. `solution.problem.a`; zeros are fine.
-      b: [m] masses >= 0 of the columns with the same total.
+      b: [m] masses >= 0 of the columns with the same total; of bfloat16 or float16
+        masses totals may differ by their rounding, and b is then scaled to that of a.
 
     Returns:
       [n, m] plan >= 0, its marginals a and b up to rounding. In L1 it differs from
@@ -84,6 +85,10 @@ def round_to_feasible(plan: Any, a: Any, b: Any) -> jax.Array:
         )
         masses.append(mass)
     dtype = np.result_type(plan.dtype, *[x.dtype for x in masses])
+    coarse = coarseness(a) + coarseness(b)
+    if coarse > 0:
+        total = jnp.sum(masses[0], keepdims=True)
+        masses[1] = equalised(masses[1], total.astype(masses[1].dtype), coarse)
     least = max((x.dtype for x in masses), key=lambda t: float(jnp.finfo(t).eps))
     slack = mass_slack(least, n, m)
     fine &= arguments.holds(

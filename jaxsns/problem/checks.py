@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns.numerics import machine_epsilon
+from jaxsns.geometry import Geometry
+from jaxsns.numerics import machine_epsilon, permitted_costs
 from jaxsns.problem.problem import Problem
 from jaxsns.status import Status, code
 
@@ -21,6 +22,30 @@ def is_traced(*arrays: Any) -> bool:
 def mass_slack(dtype: jnp.dtype, n: int, m: int) -> float:
     """Relative difference of two totals that counts as rounding."""
     return 8 * machine_epsilon(dtype) * max(n + m, 64) ** 0.5
+
+
+def coarseness(value: Any) -> float:
+    """Relative rounding of a total of masses below 32 bits; 0 for any other dtype.
+
+    Of a softmax the exponential, the sum and the quotient are rounded, by half a unit
+    each, and often all in one direction, so the number of atoms does not count.
+    """
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        return 0.0
+    return 4 * machine_epsilon(dtype) if jnp.finfo(dtype).bits < 32 else 0.0
+
+
+def equalised(masses: jax.Array, total: jax.Array, slack: float) -> jax.Array:
+    """Masses [..., n] scaled to a total [..., 1] that they have to within a slack.
+
+    Others are left as they are, for the check of totals. The factor is a constant in
+    derivatives, so these are what they are for masses of full precision.
+    """
+    own = jnp.sum(masses, axis=-1, keepdims=True)
+    near = (jnp.abs(own - total) <= slack * total) & (own > 0)
+    factor = jnp.where(near, total / jnp.where(near, own, 1), 1)
+    return masses * jax.lax.stop_gradient(factor)
 
 
 def totals_agree(problem: Problem, xp: Any) -> Any:
@@ -45,14 +70,29 @@ def validity(problem: Problem) -> jax.Array:
     """[] int32 status of the values of a problem: RUNNING if they are fine."""
     a, b, epsilon = problem.a, problem.b, problem.epsilon
     fine = jnp.all(jnp.isfinite(a) & (a >= 0)) & jnp.all(jnp.isfinite(b) & (b >= 0))
-    fine &= jnp.isfinite(epsilon) & (epsilon > 0) & (jnp.sum(a) > 0) & (jnp.sum(b) > 0)
+    fine &= (jnp.sum(a) > 0) & (jnp.sum(b) > 0)
+    # An epsilon that was derived from bad costs is NaN with them: they are the cause.
+    spoilt = fine & jax.lax.cond(
+        jnp.isnan(epsilon), lambda: _costs_spoilt(problem), lambda: jnp.asarray(False)
+    )
+    fine &= jnp.isfinite(epsilon) & (epsilon > 0)
     for rho in (problem.rho_a, problem.rho_b):
         if rho is not None:
             fine &= jnp.all(rho > 0)
     status = jnp.where(
         totals_agree(problem, jnp), code(Status.RUNNING), code(Status.MASS_MISMATCH)
     )
-    return jnp.where(fine, status, code(Status.INVALID_INPUT)).astype(jnp.int32)
+    status = jnp.where(fine, status, code(Status.INVALID_INPUT))
+    return jnp.where(spoilt, code(Status.NONFINITE), status).astype(jnp.int32)
+
+
+def _costs_spoilt(problem: Problem) -> jax.Array:
+    """[] bool: NaN, an infinity that forbids nothing, or too large a cost."""
+    out = jnp.asarray(False)
+    for name, array in problem.geometry.arrays.items():
+        bad = jnp.isnan(permitted_costs(array)) if name == "cost" else None
+        out |= jnp.any(~jnp.isfinite(array) if bad is None else bad)
+    return out
 
 
 def require(condition: bool, message: Callable[[], str]) -> None:
@@ -68,7 +108,13 @@ def not_finite(name: str, array: np.ndarray) -> np.ndarray:
 
 def check_values(problem: Problem) -> None:
     """Raise ValueError for bad values in whatever is not traced; name the argument."""
-    for name, array in problem.geometry.arrays.items():
+    check_arrays(problem.geometry, problem.a, problem.b)
+    _check_numbers(problem)
+
+
+def check_arrays(geometry: Geometry, a: jax.Array, b: jax.Array) -> None:
+    """Costs and masses, of which a scale, and so epsilon, may be derived."""
+    for name, array in geometry.arrays.items():
         if not is_traced(array):
             bad = not_finite(name, np.asarray(array))
             require(
@@ -78,17 +124,7 @@ def check_values(problem: Problem) -> None:
                     f"the first at {tuple(int(i) for i in np.argwhere(w)[0])}"
                 ),
             )
-    epsilon = problem.epsilon
-    if not is_traced(epsilon):
-        value = float(epsilon)
-        require(
-            np.isfinite(value) and value > 0,
-            lambda: (
-                f"epsilon must be positive and finite; got {value} (0 also if it is "
-                "relative, as by default, to costs that are all equal: give a number)"
-            ),
-        )
-    for name, masses in (("a", problem.a), ("b", problem.b)):
+    for name, masses in (("a", a), ("b", b)):
         if is_traced(masses):
             continue
         host = np.asarray(masses)
@@ -101,6 +137,19 @@ def check_values(problem: Problem) -> None:
             ),
         )
         require(host.sum() > 0, lambda n=name: f"{n} must have a positive total")
+
+
+def _check_numbers(problem: Problem) -> None:
+    epsilon = problem.epsilon
+    if not is_traced(epsilon):
+        value = float(epsilon)
+        require(
+            np.isfinite(value) and value > 0,
+            lambda: (
+                f"epsilon must be positive and finite; got {value} (0 also if it is "
+                "relative, as by default, to costs that are all equal: give a number)"
+            ),
+        )
     rhos = problem.rho_a, problem.rho_b
     for name, rho in zip(("rho_a", "rho_b"), rhos, strict=True):
         if rho is not None and not is_traced(rho):

@@ -10,7 +10,14 @@ import numpy as np
 
 from jaxsns.geometry import Dense, Geometry, Grid, PointCloud
 from jaxsns.numerics import forbidden_cost, permitted_costs
-from jaxsns.problem.checks import check_values, is_traced, require
+from jaxsns.problem.checks import (
+    check_arrays,
+    check_values,
+    coarseness,
+    equalised,
+    is_traced,
+    require,
+)
 from jaxsns.problem.problem import Problem
 from jaxsns.problem.scales import check_scale, statistic
 
@@ -34,6 +41,32 @@ def as_float(name: str, value: Any) -> jax.Array:
     if jnp.finfo(array.dtype).bits < 32:
         return array.astype(jnp.float32)
     return array
+
+
+def require_positive(
+    name: str, value: Any, most: float = np.inf, kind: str = "positive"
+) -> None:
+    """Raise for what is no scalar number, or is known not to be in (0, most]."""
+    if isinstance(value, str | bytes | bool) or value is None:
+        raise TypeError(f"{name} must be a number; got {value!r}")
+    if np.shape(value) != ():
+        raise ValueError(f"{name} must be a scalar; got shape {np.shape(value)}")
+    if not is_traced(value):
+        try:
+            number = float(value)
+        except TypeError as error:
+            raise TypeError(
+                f"{name} must be a number; got {type(value).__name__}"
+            ) from error
+        require(number > 0, lambda: f"{name} must be {kind}; got {value}")
+        require(number <= most, lambda: f"{name} must be at most {most}; got {value}")
+
+
+def as_positive(name: str, value: Any, dtype: Any) -> jax.Array:
+    """`value` as a scalar of a dtype; an error if it is known not to be positive."""
+    whole = jnp.issubdtype(dtype, jnp.integer)
+    require_positive(name, value, jnp.iinfo(dtype).max if whole else np.inf)
+    return jnp.asarray(value).astype(dtype)
 
 
 def _as_geometry(cost: Any) -> Dense | PointCloud | Grid:
@@ -69,12 +102,13 @@ def _check_size(geometry: Dense | PointCloud | Grid) -> None:
         return
     with jax.ensure_compile_time_eval():  # known costs, perhaps in a traced function
         cost = geometry.cost
-        large = jnp.nan if bool(_all_ordinary(cost)) else _too_large(cost)
+        large = 0.0 if bool(_all_ordinary(cost)) else float(_too_large(cost))
     require(
-        not np.isfinite(large),
+        not large > 0,
         lambda: (
             f"cost must be below {1e-5 * forbidden_cost(cost.dtype):.0e} in {cost.dtype} "
-            f"(divide costs and epsilon by a number); got {large}"
+            "(+inf forbids a pair; divide costs that are meant, and epsilon, by a "
+            f"number); got {large}"
         ),
     )
 
@@ -87,10 +121,9 @@ def _all_ordinary(cost: jax.Array) -> jax.Array:
 
 @jax.jit
 def _too_large(cost: jax.Array) -> jax.Array:
-    """[] the largest finite cost that is too large, NaN if none is."""
+    """[] the largest finite cost that is too large, 0 if none is."""
     large = jnp.isnan(permitted_costs(cost)) & jnp.isfinite(cost)
-    worst = jnp.max(jnp.where(large, jnp.abs(cost), -jnp.inf))
-    return jnp.where(worst > 0, worst, jnp.nan)
+    return jnp.max(jnp.where(large, jnp.abs(cost), 0))
 
 
 def _as_axes(name: str, value: Any, rank: int) -> tuple[jax.Array, ...]:
@@ -125,13 +158,20 @@ def _as_grid(grid: Grid) -> Grid:
     return dataclasses.replace(grid, x=x, y=y, factor=factor)
 
 
-def _flat(geometry: Geometry, side: int, value: Any) -> Any:
+def _flat(geometry: Geometry, side: int, name: str, value: Any) -> Any:
     """Numbers in the shape of a grid as [n]; anything else as it is."""
     if not isinstance(geometry, Grid) or value is None:
         return value
-    shape = np.shape(value)
-    same = len(shape) > 1 and shape == geometry.sizes[side]
-    return jnp.asarray(value).reshape(-1) if same else value
+    shape, sizes = np.shape(value), geometry.sizes[side]
+    if len(shape) < 2:
+        return value
+    if shape != sizes:
+        turned = shape == sizes[::-1]
+        raise ValueError(
+            f"{name} must have shape [{geometry.shape[side]}] or that of the grid, "
+            f"{sizes}; got {shape}" + (" (transposed?)" if turned else "")
+        )
+    return jnp.reshape(value, -1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -151,6 +191,17 @@ def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
             + (" (points: solve(PointCloud(x, y), a, b))" if masses.ndim == 2 else "")
         )
     return masses
+
+
+def _same_totals(a: jax.Array, b: jax.Array, coarse: tuple[float, float]):
+    """Masses with one total, if they differ by what a dtype below 32 bits rounds.
+
+    The side that is known less well is scaled.
+    """
+    totals = jnp.sum(a, keepdims=True), jnp.sum(b, keepdims=True)
+    if coarse[0] > coarse[1]:
+        return equalised(a, totals[1], sum(coarse)), b
+    return a, equalised(b, totals[0], sum(coarse))
 
 
 def _as_rho(name: str, value: Any, letter: str, size: int, dtype: Any):
@@ -185,7 +236,9 @@ def make_problem(
       cost: [n, m] costs, or a geometry (`Dense`, `PointCloud`, `Grid`); +inf forbids
         a pair, except on a `Grid`.
       a: [n] masses >= 0 of the rows; uniform with total 1 if None.
-      b: [m] masses >= 0 of the columns; uniform with the total of a if None.
+      b: [m] masses >= 0 of the columns; uniform with the total of a if None. Totals
+        of bfloat16 or float16 masses may differ by their rounding; without rho they
+        are then made equal.
       epsilon: [] regularisation > 0 in units of cost, or of the scale that
         `relative_to` names. None means 0.05 of the costs' standard deviation.
       rho_a: [] or [n] weight > 0, in units of cost, of a penalty rho_a KL(P 1 | a) in
@@ -213,8 +266,9 @@ def make_problem(
     n, m = geometry.shape
     if n == 0 or m == 0:
         raise ValueError(f"cost must have at least one row and column; got {n, m}")
-    a, rho_a = (_flat(geometry, 0, v) for v in (a, rho_a))
-    b, rho_b = (_flat(geometry, 1, v) for v in (b, rho_b))
+    a, rho_a = _flat(geometry, 0, "a", a), _flat(geometry, 0, "rho_a", rho_a)
+    b, rho_b = _flat(geometry, 1, "b", b), _flat(geometry, 1, "rho_b", rho_b)
+    coarse = coarseness(a), coarseness(b)
     masses_a = _as_masses("a", a, "n", n, (n, m))
     masses_b = _as_masses("b", b, "m", m, (n, m))
     given = [x for x in (masses_a, masses_b) if x is not None]
@@ -226,6 +280,9 @@ def make_problem(
         masses_a = _uniform(n, like)
     masses_a = masses_a.astype(dtype)
     masses_b = _uniform(m, masses_a) if masses_b is None else masses_b.astype(dtype)
+    if rho_a is None and rho_b is None and max(coarse) > 0:
+        masses_a, masses_b = _same_totals(masses_a, masses_b, coarse)
+    check_arrays(geometry, masses_a, masses_b)  # before anything is derived of them
     if scale_cost is not None:
         geometry = geometry.scaled(
             1 / statistic(scale_cost, geometry, masses_a, masses_b)

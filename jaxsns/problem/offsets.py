@@ -41,6 +41,11 @@ class Reduced(NamedTuple):
     g: jax.Array  # [m]
     offsets: Offsets
 
+    def shift(self) -> jax.Array:
+        """[] what `given_back` takes from f and adds to g to fix the gauge."""
+        f, g = self.f + self.offsets.rows, self.g + self.offsets.columns
+        return gauge.gauge_shift(self.problem, f, g)
+
 
 @jax.jit
 def reduce(problem: Problem) -> tuple[Problem, Offsets] | None:

@@ -55,8 +55,9 @@ def statistic(
 
 
 def _root(variance: jax.Array) -> jax.Array:
-    """[] square root with derivative 0 at 0."""
-    return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+    """[] square root with derivative 0 at 0; NaN, of costs that are NaN, stays."""
+    zero = variance <= 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, variance)))
 
 
 def _streamed_statistic(name: str, geometry: Streamed, a: jax.Array, b: jax.Array):

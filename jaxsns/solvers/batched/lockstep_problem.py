@@ -16,6 +16,7 @@ from jaxsns.numerics import (
     inner_tolerance,
     is_forbidden,
     safe_log,
+    scaled_log_sum,
     smallest_kept,
 )
 from jaxsns.problem import dual
@@ -143,8 +144,8 @@ def absorb(batch: Batch, f: jax.Array, level: jax.Array):
     def repaired(built):
         f, top, _, point = built
         g = epsilon * safe_log(point.v) - top
-        scaled = (jnp.maximum(g, low)[None] - batch.cost) / epsilon
-        soft = epsilon * (safe_log(batch.a) - jax.nn.logsumexp(scaled, axis=1))
+        reduced = jnp.maximum(g, low)[None] - batch.cost
+        soft = epsilon * safe_log(batch.a) - scaled_log_sum(reduced, epsilon, 1)
         f = jnp.where(lost & (batch.a > 0), soft, f)
         return select(lost, (f, *build(batch, f, epsilon)), built)
 

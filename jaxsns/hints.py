@@ -1,0 +1,103 @@
+"""What other libraries call things: an answer where one of their names is used.
+
+Names are those of OTT-JAX, POT and GeomLoss; docs/migration.md has whole programs.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+
+# Arguments of other libraries, and what does their work here.
+ARGUMENTS = {
+    "tau_a": "rho_a, with rho = epsilon tau / (1 - tau); leave it out for tau = 1",
+    "tau_b": "rho_b, with rho = epsilon tau / (1 - tau); leave it out for tau = 1",
+    "threshold": "tolerance, the L1 error of both marginals",
+    "stopThr": "tolerance, the L1 error of both marginals",
+    "atol": "tolerance, the L1 error of both marginals",
+    "tol": "tolerance, the L1 error of both marginals",
+    "reg": "epsilon, in units of cost",
+    "eps": "epsilon, in units of cost",
+    "blur": "epsilon; for squared distances |x - y|^2 / 2 it is blur^2",
+    "reg_m": "rho_a and rho_b",
+    "reach": "rho; for squared distances |x - y|^2 / 2 it is reach^2",
+    "max_iterations": "max_steps",
+    "max_iter": "max_steps",
+    "numItermax": "max_steps",
+    "n_iters": "max_steps, with early_stop=False for a fixed number",
+    "min_iterations": "max_steps with early_stop=False, a fixed number of sweeps",
+    "inner_iterations": "no argument: errors are looked at when they are worth a pass",
+    "implicit_diff": "no argument: derivatives are always implicit",
+    "momentum": "no argument: methods choose it (method='sinkhorn')",
+    "lse_mode": "no argument: all methods are stable in the logarithm",
+    "initializer": "init, a pair of potentials (f, g)",
+    "warmstart": "init, a pair of potentials (f, g)",
+    "init_dual_a": "init, a pair of potentials (f, g)",
+    "init_dual_b": "init, a pair of potentials (f, g)",
+    "verbose": "progress=True, or history=True",
+    "log": "history=True; the potentials are solution.f and solution.g",
+    "progress_fn": "progress, a function of a Step",
+    "cost_fn": "cost, a name or a function of two points",
+    "metric": "cost, a name or a function of two points",
+    "cost_matrix": "cost, the first argument",
+    "M": "cost, the first argument",
+    "batch_size": "streamed=True, and block for the number of columns at a time",
+    "online": "streamed=True",
+    "relative_epsilon": "relative_to='std', 'mean', 'median' or 'max'",
+}
+# The same of arguments that here belong to the solve, not to a geometry.
+ELSEWHERE = {
+    "epsilon": "that of solve",
+    "relative_to": "that of solve",
+    "scale_cost": "that of solve",
+}
+# Attributes of results.
+ATTRIBUTES = {
+    "matrix": "plan(), a method: it forms [n, m] numbers",
+    "reg_ot_cost": "value; its entropy is not relative to a b^T, see docs/migration.md",
+    "ent_reg_cost": "value",
+    "primal_cost": "transport_cost, <C, P>",
+    "dual_cost": "value",
+    "kl_reg_cost": "value",
+    "divergence": "value of a Divergence",
+    "potentials": "f and g",
+    "scalings": "f and g; exp(f / epsilon) and exp(g / epsilon)",
+    "errors": "history, after solve(..., history=True), and error",
+    "n_iters": "counts",
+    "geom": "problem.geometry",
+    "a": "problem.a",
+    "b": "problem.b",
+    "transport_mass": "marginals(), whose sums are it",
+    "marginal": "marginals()",
+    "to_dual_potentials": "c_transform and transport_map, functions of the solution",
+}
+
+
+def answered(function: Callable[P, T], more: dict[str, str] | None = None):
+    """Let a function answer to argument names of other libraries with its own."""
+    known = set(inspect.signature(function).parameters)
+    names = {k: v for k, v in (ARGUMENTS | (more or {})).items() if k not in known}
+
+    @functools.wraps(function)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+        for name in names.keys() & kwargs.keys():
+            raise TypeError(f"no argument {name!r} here; use {names[name]}")
+        return function(*args, **kwargs)
+
+    return asked
+
+
+def geometry(cls: C) -> C:
+    """Let a geometry answer likewise, also to arguments that a solve takes here."""
+    setattr(cls, "__init__", answered(cls.__init__, ELSEWHERE))  # noqa: B010
+    return cls
+
+
+def attribute(owner: object, name: str) -> AttributeError:
+    """Error for a name that a result has not, with the one it has."""
+    hint = f"; use {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
+    return AttributeError(f"{type(owner).__name__!r} has no attribute {name!r}{hint}")
