@@ -74,9 +74,8 @@ class Streamed:
         cost = costs.exchanged(self.cost)
         return dataclasses.replace(self, x=self.y, y=self.x, cost=cost, mesh=None)
 
-    def reduced(self):
+    def reduced(self) -> None:
         """Return no reduced costs: `PointCloud` reduces points before."""
-        return None
 
     def formed(self) -> "Streamed":
         """Return the geometry on which a solve runs: this one."""

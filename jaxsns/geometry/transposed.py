@@ -41,9 +41,8 @@ class TransposedCost:
         """Return the costs with rows and columns exchanged."""
         return self.other
 
-    def reduced(self):
+    def reduced(self) -> None:
         """Return no reduced costs: divided points are used as they are."""
-        return None
 
     def formed(self) -> "TransposedCost":
         """Return the geometry on which a solve runs: this one."""
