@@ -114,7 +114,9 @@ def solve(
         grid's shape; potentials come back flat (`Grid.on_grid`).
       b: [m] column masses >= 0 with the same total; uniform if None.
       epsilon: [] regularisation > 0, in units of cost; None: 0.05 of the standard
-        deviation of the costs.
+        deviation of the costs. That grows with the distance between two clouds: far
+        apart the plan is close to the product of the masses. For an epsilon that does
+        not grow: epsilon=0.05, relative_to="within".
       rho_a: [] or [n] weight > 0 of the penalty of the rows, in units of cost; a large
         one is close to equality, infinity or None is equality. tau, where a library
         asks for it, is rho / (rho + epsilon).
@@ -134,7 +136,7 @@ def solve(
         the status CONVERGED if it is within the tolerance and MAX_STEPS if not, and
         the derivative that of the optimum at the marginals that were reached.
       relative_to: epsilon is a multiple of the costs' "max", "mean", "median" or
-        "std".
+        "std", or of the spread "within" the clouds; see `make_problem`.
       scale_cost: divide the costs by such a scale first; potentials and values are
         then in units of the scaled cost.
       history: record error, kind of step, epsilon and so on of every step in

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxsns
+import jaxsns.ott
 
 
 INSTALLED = importlib.util.find_spec("ott") is not None

@@ -197,8 +197,15 @@ def test_axis_is_one_row_at_a_time_with_its_solution(name, dtype):
 
 
 @each
+def test_a_solve_that_stalls_at_the_floor_of_the_dtype_gives_its_number(name):
+    kept, good = _run(name, X, 0.05, 1e-30), _run(name, X, 0.05, 1e-13)
+    for x, y in zip(kept, good, strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-9)
+
+
+@each
 def test_a_solve_that_fails_gives_nan(name):
-    value, jacobian, _ = _run(name, X, 1e-3, 1e-30)
+    value, jacobian, _ = _run(name, X, 1e-15, 1e-30)
     assert np.isnan(value).all()
     assert np.isnan(jacobian).all()
 

@@ -41,8 +41,14 @@ def largest(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
     most = jnp.where(rows, jnp.zeros((), grid.dtype), -jnp.inf)
     for c in reversed(grid.axes()):
         lines = most.reshape(-1, c.shape[0]).T
-        most = jnp.max(lines[:, None] + c[:, :, None], axis=0)
-    return jnp.max(jnp.where(columns, most.reshape(-1), -jnp.inf))
+        sums = jax.lax.stop_gradient(lines[:, None] + c[:, :, None])
+        # By place: the derivative of a maximum compares with what was rounded
+        # another way, and is 0 / 0 where nothing is equal.
+        where = jnp.argmax(sums, axis=0)
+        own = jnp.arange(c.shape[1])[:, None]
+        most = jnp.take_along_axis(lines, where, axis=0) + c[where, own]
+    last = jnp.where(columns, most.reshape(-1), -jnp.inf)
+    return last[jnp.argmax(jax.lax.stop_gradient(last))]
 
 
 def _mean(weights: tuple[jax.Array, jax.Array], values: jax.Array) -> jax.Array:
@@ -73,8 +79,10 @@ def deviation(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
             w = _counts(grid, rows, columns, j, k)
             both = matmul(matmul(centred[j], w[1]), c.T)
             square = square + 2 * _mean(w, both)
-    zero = square <= 0  # NaN, of coordinates that are NaN, stays
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
+    # The derivative is 0 at 0, rounding below it counts as 0, and NaN stays NaN.
+    positive = square > 0
+    root = jnp.sqrt(jnp.where(positive, square, 1))
+    return jnp.where(positive, root, jnp.where(jnp.isnan(square), square, 0))
 
 
 NAMED = {"max": largest, "mean": mean, "std": deviation}

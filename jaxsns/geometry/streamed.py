@@ -265,7 +265,11 @@ class Streamed:
 
         def first(z, real, rows):
             both = real[:, None] & rows[None, :] & (z != -jnp.inf)
-            top = jnp.max(jnp.where(both, -z, -jnp.inf), axis=1)
+            # -z are the costs. By place: the derivative of a maximum compares with
+            # what was rounded another way, and is 0 / 0 where nothing is equal.
+            real = jnp.where(both, -z, -jnp.inf)
+            place = jnp.argmax(jax.lax.stop_gradient(real), axis=1, keepdims=True)
+            top = jnp.take_along_axis(real, place, axis=1)[:, 0]
             return jnp.sum(jnp.where(both, -z, 0)), top
 
         total, top = self.columns(first, zero, one, columns, rows)
@@ -274,10 +278,12 @@ class Streamed:
         def second(z, real, shared):
             rows, mean = shared
             both = real[:, None] & rows[None, :] & (z != -jnp.inf)
-            return jnp.sum(jnp.where(both, (-z - mean) ** 2, 0)), ()
+            # Not where(both, (..) ** 2, 0): the derivative of an infinity is NaN.
+            return jnp.sum(jnp.where(both, -z - mean, 0) ** 2), ()
 
         squares = self.columns(second, zero, one, columns, (rows, mean))[0]
-        return jnp.max(top), mean, squares / count
+        largest = top[jnp.argmax(jax.lax.stop_gradient(top))]
+        return largest, mean, squares / count
 
     def kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> StreamedKernel:
         """Return the plan of finite potentials, behind its products."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxsns.layers import ordering
 from jaxsns.problem import arguments
-from jaxsns.problem.arguments import nan_unless
+from jaxsns.problem.arguments import nan_unless, usable
 from jaxsns.problem.inputs import as_float
 
 
@@ -18,7 +18,7 @@ def _top_k(values, where, epsilon, tolerance, k):
     b = jnp.stack([1 - k / count, k / count])
     args = (values, a / count, upper - 0.5, b, epsilon, tolerance)
     solution = ordering.transport(*args)
-    return nan_unless(solution.converged, solution.barycentric(upper)), solution
+    return nan_unless(usable(solution), solution.barycentric(upper)), solution
 
 
 def _quantile(values, weights, epsilon, tolerance, q, width):
@@ -33,7 +33,7 @@ def _quantile(values, weights, epsilon, tolerance, q, width):
         solution = ordering.transport(values, a, targets, b, epsilon, tolerance)
         mean = solution.barycentric(values, axis=0)[1]
         # The slice is cut off at the ends, which would hide a level out of range.
-        ok = solution.converged & (q >= 0) & (q <= 1) & (width > 0)
+        ok = usable(solution) & (q >= 0) & (q <= 1) & (width > 0)
         return nan_unless(ok, mean), solution
 
     return level(q) if q.ndim == 0 else jax.vmap(level)(q)
@@ -66,7 +66,7 @@ def soft_top_k(
       return_solution: as in `soft_sort`; the solution is n x 2.
 
     Returns:
-      [..., n] between 0 and 1, sum k up to n times the tolerance. Failures as in
+      [..., n] between 0 and 1, sum k up to n times the marginal error. Failures as in
       `soft_sort`.
 
     Cost: one solve of n x 2 a row of numbers.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.layers import ordering
-from jaxsns.problem.arguments import nan_unless
+from jaxsns.problem.arguments import nan_unless, usable
 
 
 def _to_grid(values, where, epsilon, tolerance):
@@ -23,13 +23,13 @@ def _to_grid(values, where, epsilon, tolerance):
 
 def _sort(values, where, epsilon, tolerance):
     solution, _ = _to_grid(values, where, epsilon, tolerance)
-    out = nan_unless(solution.converged, solution.barycentric(values, axis=0))
+    out = nan_unless(usable(solution), solution.barycentric(values, axis=0))
     return jnp.where(solution.problem.b > 0, out, jnp.nan), solution
 
 
 def _rank(values, where, epsilon, tolerance):
     solution, position = _to_grid(values, where, epsilon, tolerance)
-    out = nan_unless(solution.converged, solution.barycentric(position, axis=1))
+    out = nan_unless(usable(solution), solution.barycentric(position, axis=1))
     return jnp.where(where, out, jnp.nan), solution
 
 
@@ -54,14 +54,16 @@ def soft_sort(
         anything. The sorted ones come first and NaN fills the rest.
       tolerance: [] as in `solve`. Rounding leaves a marginal error of about a tenth
         of the unit roundoff over epsilon: below epsilon = 1e-3 in float32 and 1e-6
-        in float64 the default may be out of reach, and the result NaN.
+        in float64 the default may be out of reach. The status is then STALLED, and
+        the result is still given if the marginal error is at most 1e-3.
       return_solution: return (result, solution), for the status, plan and work; a
         batch has its axes in front, the sorted axis is the plan's.
 
     Returns:
       [..., n] in the unit of values, each a mean of them; their total is that of
       the values. Differentiable in values and epsilon. NaN, with NaN derivatives,
-      where the solve did not converge or a traced input is bad.
+      where a traced input is bad or the solve ends with a marginal error above 1e-3,
+      unless that is within an explicit tolerance.
 
     Raises:
       TypeError, ValueError: a wrong type or shape always; values that are not

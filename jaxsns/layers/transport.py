@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.geometry.costs import CostFunction
-from jaxsns.losses.divergence import sinkhorn_divergence
+from jaxsns.losses.divergence import Divergence, sinkhorn_divergence
 from jaxsns.numerics import matmul
 from jaxsns.problem import arguments
 from jaxsns.problem.inputs import as_float
@@ -53,8 +53,10 @@ def _lanes(function: Callable, depth: int, *arrays: jax.Array):
 
 
 def _given(out: jax.Array, solution: Any, depth: int, return_solution: bool):
-    """NaN for lanes that did not converge; with the solution if wanted."""
-    known = solution.converged.reshape(out.shape[:depth] + (1,) * (out.ndim - depth))
+    """NaN for lanes without a usable solution; with the solution if wanted."""
+    parts = solution.parts if isinstance(solution, Divergence) else (solution,)
+    known = arguments.usable(*parts)
+    known = known.reshape(out.shape[:depth] + (1,) * (out.ndim - depth))
     out = arguments.nan_unless(known, out)
     return (out, solution) if return_solution else out
 
@@ -79,16 +81,20 @@ def transport_loss(
       where: [..., n] bool, the points that count, with equal masses; all if None.
       where_targets: [..., m] bool, the same of the targets.
       epsilon: [] regularisation > 0 in units of cost; None: 0.05 of the standard
-        deviation of the costs, lane by lane. Give one if lanes may hold one point on
-        both sides: equal costs have no deviation, and such a lane is NaN.
+        deviation of the costs, lane by lane. That grows with the distance between
+        predictions and targets: far apart the plan is close to the product of the
+        masses and the loss sees little more than the means. relative_to="within" does
+        not grow. Costs that are all equal have no deviation: see `make_problem`.
       rho: [] weight of penalties of the marginals, as in `sinkhorn_divergence`.
       cost: of two points, as in `PointCloud`.
       return_solution: return (loss, `Divergence`), whose lanes are the batch.
-      **options: tolerance, method, max_steps as in `solve`.
+      **options: relative_to, tolerance, method, max_steps as in `solve`.
 
     Returns:
-      [...] losses >= 0, in units of cost, not reduced; NaN in lanes that did not
-      converge or in which nothing counts. Differentiable to any order.
+      [...] losses >= 0, in units of cost, not reduced. Differentiable to any order. A
+      solve that stalled or ran out of steps at a marginal error of at most 1e-3 still
+      gives its loss. NaN, with NaN derivatives, in lanes with a larger error, with bad
+      input, without a plan, or in which nothing counts. `return_solution` tells which.
 
     Raises:
       TypeError, ValueError: a wrong type or shape.
@@ -137,9 +143,10 @@ def transport_attention(
       **options: tolerance, method, max_steps, early_stop as in `solve`.
 
     Returns:
-      [..., n, v]; 0 for queries without `where`; NaN in lanes that did not converge
-      or in which nothing counts. With early_stop=False the given number of sweeps is
-      what is asked for, and nothing is made NaN.
+      [..., n, v]; 0 for queries without `where`. NaN in lanes in which nothing counts
+      or input is bad, or that end with a marginal error above 1e-3, unless that is
+      within an explicit tolerance. With early_stop=False the given number of sweeps
+      is what is asked for, and nothing is made NaN.
 
     Raises:
       TypeError, ValueError: a wrong type or shape.
@@ -186,14 +193,17 @@ def transport_pooling(
       prototypes: [k, d], one set for the batch.
       where: [..., n] bool, the features that count; all if None.
       epsilon: [] regularisation > 0 in units of cost; None: 0.05 of the standard
-        deviation of the costs, lane by lane.
+        deviation of the costs, lane by lane. That grows with the distance between
+        features and prototypes: far apart every prototype gets the mean of the set.
+        relative_to="within" does not grow.
       rho: [] weight of a penalty on the masses of the prototypes; None: equality.
       cost: of two points, as in `PointCloud`.
       return_solution: return (result, `Solution`), whose lanes are the batch.
-      **options: tolerance, method, max_steps as in `solve`.
+      **options: relative_to, tolerance, method, max_steps as in `solve`.
 
     Returns:
-      [..., k, d]; NaN in lanes that did not converge or in which nothing counts.
+      [..., k, d]; NaN in lanes in which nothing counts or input is bad, or that end
+      with a marginal error above 1e-3, unless that is within an explicit tolerance.
 
     Raises:
       TypeError, ValueError: a wrong type or shape.

@@ -13,16 +13,37 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from jaxsns import hints
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.geometry.costs import CostFunction
-from jaxsns.numerics import forbidden_cost, safe_log
+from jaxsns.numerics import forbidden_cost, machine_epsilon, safe_log
+from jaxsns.problem import dual, marginal
 from jaxsns.problem.inputs import make_problem
 from jaxsns.problem.problem import Problem
-from jaxsns.solution import Solution
+from jaxsns.solution import NotConvergedError, Solution
 from jaxsns.solver import solve
 from jaxsns.status import Status, code
+
+TERMS = {
+    "ab": "transport of a to b",
+    "aa": "transport of a to itself",
+    "bb": "transport of b to itself",
+}
+NAMES = tuple(TERMS)
+WEIGHTS = (1.0, -0.5, -0.5)
+ROUNDINGS = 4  # of the typical cost, by which a value of 0 may be negative
+WORSE = (  # than CONVERGED, the worst last
+    Status.RUNNING,
+    Status.MAX_STEPS,
+    Status.STALLED,
+    Status.INFEASIBLE,
+    Status.NONFINITE,
+    Status.MASS_MISMATCH,
+    Status.INVALID_INPUT,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -43,29 +64,70 @@ class Divergence:
     bb: Solution
 
     @property
+    def parts(self) -> tuple[Solution, Solution, Solution]:
+        """(ab, aa, bb)."""
+        return self.ab, self.aa, self.bb
+
+    @property
+    def distance(self) -> jax.Array:
+        """[] square root of the value, in sqrt(cost times mass).
+
+        0, with derivative 0, where the value is not positive.
+        """
+        value, positive = self.value, self.value > 0
+        root = jnp.sqrt(jnp.where(positive, value, 1))
+        return jnp.where(positive, root, jnp.where(jnp.isnan(value), value, 0))
+
+    @property
+    def status(self) -> jax.Array:
+        """[] int32, the worst `Status` of the three."""
+        worst = jnp.full_like(self.ab.status, code(Status.CONVERGED))
+        for status in WORSE:
+            found = [part.status == code(status) for part in self.parts]
+            worst = jnp.where(found[0] | found[1] | found[2], code(status), worst)
+        return worst
+
+    @property
     def converged(self) -> jax.Array:
         """[] bool: all three converged."""
-        done = code(Status.CONVERGED)
-        return (
-            (self.ab.status == done)
-            & (self.aa.status == done)
-            & (self.bb.status == done)
-        )
+        return self.status == code(Status.CONVERGED)
 
     def __getattr__(self, name: str):
         """Answer to names of other libraries."""
         raise hints.attribute(self, name)
 
     def __repr__(self) -> str:
-        """Say the value and how the three solves went."""
-        parts = zip(("ab", "aa", "bb"), (self.ab, self.aa, self.bb), strict=True)
+        """Say the value and how the three solves went, the verdict first."""
+        parts = zip(NAMES, self.parts, strict=True)
         lines = "\n".join(f"{name}: {solution!r}" for name, solution in parts)
-        return f"Divergence(value={self.value})\n{lines}"
+        return f"Divergence({self._verdict()})\n{lines}"
+
+    def _verdict(self) -> str:
+        if isinstance(self.value, Tracer):
+            return "traced"
+        if self.value.ndim:
+            ends, number = np.unique(np.asarray(self.status), return_counts=True)
+            pairs = zip(ends, number, strict=True)
+            counts = ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
+            return f"lanes={self.value.shape}, {counts}"
+        failed = [
+            f"{name} {Status(int(part.status)).name}"
+            for name, part in zip(NAMES, self.parts, strict=True)
+            if not part.converged
+        ]
+        return f"value={float(self.value):.9g}, {', '.join(failed) or 'CONVERGED'}"
 
     def raise_if_failed(self) -> "Divergence":
-        """Return self if all converged, else raise; outside `jit` only."""
-        for solution in (self.ab, self.aa, self.bb):
-            solution.raise_if_failed()
+        """Return self if all converged, else raise; outside `jit` only.
+
+        Raises:
+          NotConvergedError: with the name of the first term that failed: ab, aa or bb.
+        """
+        for name, part in zip(NAMES, self.parts, strict=True):
+            try:
+                part.raise_if_failed()
+            except NotConvergedError as error:
+                raise NotConvergedError(f"{name}, {TERMS[name]}: {error}") from None
         return self
 
 
@@ -80,11 +142,76 @@ def _with_reference(problem: Problem) -> Problem:
     far = forbidden_cost(problem.dtype)
 
     def less(mass):
-        return jnp.where(mass > 0, -problem.epsilon * safe_log(mass), far)
+        # Infinity times the derivative of epsilon, 0 or not, would be NaN.
+        log = safe_log(jnp.where(mass > 0, mass, 1))
+        return jnp.where(mass > 0, -problem.epsilon * log, far)
 
     rows, columns = less(problem.a)[:, None], less(problem.b)[None, :]
     cost = jnp.minimum(problem.geometry.dense().entries + rows + columns, far)
     return dataclasses.replace(problem, geometry=Dense(cost))
+
+
+Part = tuple[Problem, jax.Array, jax.Array]  # a problem and its potentials
+
+
+def _surplus(part: Part) -> jax.Array:
+    """[] mass that the plan has more than is wanted; zero at the solution."""
+    (rows, columns), (a, b) = dual.marginals(*part), dual.target_masses(*part)
+    return 0.5 * (jnp.sum(rows - a) + jnp.sum(columns - b))
+
+
+def _gain(mass, rho, epsilon, new: jax.Array, own: Part) -> jax.Array:
+    """[] what a side gains in the dual, between its own potential and a new one."""
+    old = 0.5 * (own[1] + own[2])  # both are the same, up to the gauge
+    step = jnp.where(mass > 0, new - old, 0) / epsilon
+    target, zero = marginal.constraint(mass, rho, old, epsilon), jnp.zeros_like(step)
+    # Half of what the plan's mass changes by belongs to this side.
+    both = target.gain(zero, step) + target.fitted_gain(zero, step)
+    return 0.5 * epsilon * both
+
+
+def _differences(ab: Part, aa: Part, bb: Part) -> jax.Array:
+    """[] value as a sum of differences of potentials, and 0 for rounding below 0.
+
+    Values of nearly equal measures cancel: each is rounded by its own size. The
+    differences are of the size of the result. A plan that misses its mass is allowed
+    for, so the result depends on the errors of potentials in second order only.
+    """
+    problem, f, g = ab
+    epsilon = problem.epsilon
+    value = _gain(problem.a, problem.rho_a, epsilon, f, aa)
+    value = value + _gain(problem.b, problem.rho_b, epsilon, g, bb)
+    missed = _surplus(ab) - 0.5 * (_surplus(aa) + _surplus(bb))
+    value = value - epsilon * missed
+    # Costs themselves are rounded; their kernel is then not quite positive definite.
+    size = epsilon
+    for part in (ab, aa, bb):
+        for masses, potential in zip((part[0].a, part[0].b), part[1:], strict=True):
+            real = jnp.where(masses > 0, jnp.abs(potential), 0)
+            size = jnp.maximum(size, jnp.max(real))
+    mass = 0.5 * (jnp.sum(problem.a) + jnp.sum(problem.b))
+    rounding = ROUNDINGS * machine_epsilon(value.dtype) * size * mass
+    return jnp.where((value < 0) & (value >= -rounding), 0, value)
+
+
+@jax.custom_jvp
+def _value(ab: Part, aa: Part, bb: Part) -> jax.Array:
+    """[] value whose derivatives are those of the three values, by the envelope."""
+    return _differences(ab, aa, bb)
+
+
+@_value.defjvp
+def _value_jvp(primals, tangents):
+    slope = jnp.zeros_like(primals[0][1][0])
+    for weight, part, tangent in zip(WEIGHTS, primals, tangents, strict=True):
+        problem, *potentials = part
+        function = lambda q, fg=tuple(potentials): dual.value(q, *fg)
+        slope = slope + weight * jax.jvp(function, (problem,), (tangent[0],))[1]
+    return _value(*primals), slope
+
+
+# Compiled, since one by one its operations take longer to compile for a new shape.
+_compiled_value = jax.jit(_value)
 
 
 @hints.answered
@@ -109,22 +236,34 @@ def sinkhorn_divergence(
       b: [m] masses >= 0; the same total unless rho is given.
       cost: a symmetric cost of two points, as in `PointCloud`.
       epsilon: [] regularisation > 0, one for the three problems; None: 0.05 of the
-        standard deviation of the costs between x and y.
+        standard deviation of the costs between x and y. That grows with the distance
+        between x and y: far apart the plan is close to the product of the masses.
       rho: [] weight > 0 of KL penalties of both marginals, in units of cost;
         infinite or None: balanced.
-      relative_to: epsilon is a multiple of this scale of the costs between x and y.
+      relative_to: epsilon is a multiple of this scale of the costs between x and y;
+        "within", the spread of the clouds, does not grow with their distance.
       **options: tolerance, method, max_steps as in `solve`; the method is that of the
         transport of a to b, the other two are symmetric.
 
     Returns:
       The `Divergence`; look at `.converged`. Differentiable in x, y, a, b, epsilon
-      and rho, to any order.
+      and rho, to any order. Its value is computed from differences of potentials. A
+      negative one within rounding (4 times the unit roundoff of the potentials) is returned as 0. A larger one is returned
+      as it is: the solves did not converge, or exp(-cost / epsilon) is not positive
+      definite.
 
     Raises:
-      TypeError, ValueError: as `make_problem`; a rho that is no scalar.
+      TypeError, ValueError: as `make_problem`; a rho that is no scalar; a batch of
+        clouds, which `transport_loss` takes.
 
     Cost: one solve and two of a few passes with a product a step.
     """
+    for name, points in (("x", x), ("y", y)):
+        if jnp.ndim(points) > 2:
+            raise ValueError(
+                f"{name} must have shape [points, dimension]; got {jnp.shape(points)} "
+                "(a batch: jaxsns.transport_loss, or jax.vmap of this function)"
+            )
     if rho is not None and jnp.shape(rho) != ():
         raise ValueError(f"rho must be a scalar; got shape {jnp.shape(rho)}")
     problem = make_problem(
@@ -155,5 +294,7 @@ def sinkhorn_divergence(
         method="symmetric",
         **own,
     )
-    value = ab.value - 0.5 * (aa.value + bb.value)
+    value = _compiled_value(ab.core, aa.core, bb.core)
+    if ab.reduced is not None:
+        value = value + ab.reduced.offsets.value(problem.a, problem.b)
     return Divergence(value, ab, aa, bb)

@@ -4,6 +4,7 @@ A wrong shape, type or name raises always; a bad value raises if it is known, an
 is handed on as a flag if it is traced, for the caller to turn into NaN or -1.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsns.problem.inputs import as_float
+from jaxsns.status import Status, code
 
 
 def as_mask(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -74,3 +76,22 @@ def positive(name: str, value: jax.Array) -> jax.Array:
 def nan_unless(ok: jax.Array, x: jax.Array) -> jax.Array:
     """Return x, or NaN if not `ok`, in the derivatives as well."""
     return x * jnp.where(ok, 1, jnp.nan).astype(x.dtype)
+
+
+LARGEST_ERROR = 1e-3  # marginal error, relative to the mass, up to which results count
+
+
+def usable(*solutions: Any) -> jax.Array:
+    """[...] bool: results of these solutions mean something, lane by lane.
+
+    A solve that converged counts, whatever its tolerance; one that stalled or ran out
+    of steps counts if its marginal error is at most `LARGEST_ERROR`. In float32 many
+    good solves stall at the precision of the dtype. Invalid input, unequal totals,
+    infeasible problems and numbers that are not finite never count.
+    """
+    known = []
+    for solution in solutions:
+        status, small = solution.status, solution.error <= LARGEST_ERROR
+        ended = (status == code(Status.STALLED)) | (status == code(Status.MAX_STEPS))
+        known.append((status == code(Status.CONVERGED)) | (ended & small))
+    return functools.reduce(jnp.logical_and, known)

@@ -240,11 +240,17 @@ def make_problem(
         of bfloat16 or float16 masses may differ by their rounding; without rho they
         are then made equal.
       epsilon: [] regularisation > 0 in units of cost, or of the scale that
-        `relative_to` names. None means 0.05 of the costs' standard deviation.
+        `relative_to` names. None means 0.05 of the costs' standard deviation. That
+        grows with the distance between two clouds: far apart the plan is close to the
+        product of the masses, and relative_to="within" is the scale that does not grow.
       rho_a: [] or [n] weight > 0, in units of cost, of a penalty rho_a KL(P 1 | a) in
         place of P 1 = a; infinite, or None: equality.
       rho_b: [] or [m] likewise for P^T 1 and b.
-      relative_to: "max", "mean", "median" or "std": epsilon is a multiple of it.
+      relative_to: "max", "mean", "median" or "std" of the costs, or "within", the
+        spread within the clouds (of a matrix: of the costs without the means of rows
+        and columns): epsilon is a multiple of it. A scale that is zero, since the
+        costs are equal up to rounding, is replaced by the absolute value of their
+        mean, or by 1 if they are zero; the default epsilon likewise.
       scale_cost: the same names: costs are divided by it first, and everything
         (epsilon, rho, potentials, values) is in units of the scaled cost.
 

@@ -1,21 +1,33 @@
 """Scales of the costs, by name: what epsilon or the costs may be relative to."""
 
+import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import (
     Dense,
+    Geometry,
     Grid,
     PointCloud,
     Streamed,
     TransposedCost,
     grid_statistics,
 )
-from jaxsns.numerics import is_forbidden
+from jaxsns.numerics import is_forbidden, machine_epsilon
 
-SCALES = ("max", "mean", "median", "std")
+SCALES = ("max", "mean", "median", "std", "within")
+ROUNDINGS = 8  # a scale below this many roundings of the mean cost is zero
+
+
+class Moments(NamedTuple):
+    """Statistics of the costs between atoms that count; all [] in units of cost."""
+
+    max: jax.Array
+    mean: jax.Array
+    std: jax.Array
 
 
 # Compiled, since one by one its operations take longer to compile for a new shape.
@@ -23,51 +35,125 @@ SCALES = ("max", "mean", "median", "std")
 def statistic(
     name: str, geometry: Dense | PointCloud | Grid, a: jax.Array, b: jax.Array
 ) -> jax.Array:
-    """[] max, mean, median or standard deviation of the costs between real atoms.
+    """[] a scale > 0 of the costs between real atoms, in units of cost.
+
+    name: "max", "mean", "median" or "std" (standard deviation) of the costs, or
+      "within", the spread of each cloud, which does not grow with the distance
+      between them:
+      PointCloud, Grid with coordinates: the mean cost of two points of x and the mean
+        cost of two points of y, and the mean of the two. A point counts as a pair with
+        itself.
+      Dense: the standard deviation of what is left of the costs without the means of
+        the rows and, after that, of the columns. Terms r_i + c_j of a cost, which
+        change no plan, do not count (with forbidden pairs only r_i does not).
+      Grid with matrices: ValueError, since costs within the clouds are not known.
 
     Atoms without mass do not count, so that padding changes no scale; neither do
-    forbidden pairs.
-    The median sorts n m numbers; the others are one pass.
+    forbidden pairs. A scale of zero, up to rounding, means equal costs: the absolute
+    value of their mean stands in for it, or 1 if that is zero too, as a constant
+    without derivative. Every epsilon > 0 then gives the same plan, the product.
+    The median sorts n m numbers; the others are one or two passes.
     """
+    found = moments(geometry, a, b)
+    if name == "within":
+        scale = _within(geometry, a, b)
+    elif name == "median":
+        scale = _median(geometry, a, b)
+    else:
+        scale = getattr(found, name)
+    mean = jnp.abs(found.mean)
+    least = ROUNDINGS * machine_epsilon(geometry.dtype) * mean
+    # NaN and negative scales stay what they are, and are refused as an epsilon.
+    equal = (scale >= 0) & (scale <= least)
+    instead = jax.lax.stop_gradient(jnp.where(mean > 0, mean, 1))
+    return jnp.where(equal, instead, scale)
+
+
+def _real(cost: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """[n, m] bool: pairs that count."""
+    return (a > 0)[:, None] & (b > 0)[None, :] & ~is_forbidden(cost)
+
+
+def moments(geometry: Geometry, a: jax.Array, b: jax.Array) -> Moments:
+    """Largest, mean and standard deviation of the costs between real atoms."""
     if isinstance(geometry, Grid):
-        if name not in grid_statistics.NAMED:
-            raise ValueError(
-                "the median of the costs of a Grid would need all of them; use 'max', "
-                "'mean' or 'std'"
-            )
-        return grid_statistics.NAMED[name](geometry, a > 0, b > 0)
+        named = grid_statistics.NAMED
+        rows, columns = a > 0, b > 0
+        return Moments(*[named[k](geometry, rows, columns) for k in Moments._fields])
     formed = geometry.formed()
     if isinstance(formed, TransposedCost):
         formed, a, b = formed.transposed(), b, a
     if isinstance(formed, Streamed):
-        return _streamed_statistic(name, formed, a, b)
+        largest, mean, variance = formed.moments(a > 0, b > 0)
+        return Moments(largest, mean, _root(variance))
     cost = formed.entries
-    real = (a > 0)[:, None] & (b > 0)[None, :] & ~is_forbidden(cost)
-    if name == "max":
-        return jnp.max(jnp.where(real, cost, -jnp.inf))
-    if name == "median":
-        return jnp.nanmedian(jnp.where(real, cost, jnp.nan))
+    real = _real(cost, a, b)
+    masked = jnp.where(real, cost, -jnp.inf).reshape(-1)
+    # By place: the derivative of a maximum compares with what was rounded another
+    # way, and is 0 / 0 where nothing is equal.
+    largest = masked[jnp.argmax(jax.lax.stop_gradient(masked))]
     count = jnp.sum(real, dtype=cost.dtype)
-    mean = jnp.sum(jnp.where(real, cost, 0)) / count
-    if name == "mean":
-        return mean
-    return _root(jnp.sum(jnp.where(real, (cost - mean) ** 2, 0)) / count)
+    # Twice, since a mean is rounded: equal costs have no deviation at all.
+    origin = jax.lax.stop_gradient(jnp.sum(jnp.where(real, cost, 0)) / count)
+    moved = jnp.where(real, cost - origin, 0)
+    mean = jnp.sum(moved) / count
+    variance = jnp.sum(jnp.where(real, moved - mean, 0) ** 2) / count
+    return Moments(largest, origin + mean, _root(variance))
 
 
-def _root(variance: jax.Array) -> jax.Array:
-    """[] square root with derivative 0 at 0; NaN, of costs that are NaN, stays."""
-    zero = variance <= 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, variance)))
-
-
-def _streamed_statistic(name: str, geometry: Streamed, a: jax.Array, b: jax.Array):
-    if name == "median":
+def _median(geometry: Dense | PointCloud | Grid, a, b) -> jax.Array:
+    if isinstance(geometry, Grid):
+        raise ValueError(
+            "the median of the costs of a Grid would need all of them; use 'max', "
+            "'mean' or 'std'"
+        )
+    formed = geometry.formed()
+    if isinstance(formed, Streamed | TransposedCost):
         raise ValueError(
             "the median of costs needs all of them stored; use 'mean', 'max' or 'std', "
             "or PointCloud(..., streamed=False)"
         )
-    largest, mean, variance = geometry.moments(a > 0, b > 0)
-    return {"max": largest, "mean": mean, "std": _root(variance)}[name]
+    cost = formed.entries
+    return jnp.nanmedian(jnp.where(_real(cost, a, b), cost, jnp.nan))
+
+
+def _within(geometry: Dense | PointCloud | Grid, a, b) -> jax.Array:
+    if isinstance(geometry, Dense):
+        return _without_offsets(geometry, a, b)
+    if isinstance(geometry, PointCloud):
+        x, y = geometry.x, geometry.y
+        # Devices share the rows of x alone; the points y are with each of them.
+        other = dataclasses.replace(geometry, x=y, mesh=None, axis=None)
+    elif geometry.matrices is None:
+        x, y = geometry.x, geometry.x if geometry.y is None else geometry.y
+        other = dataclasses.replace(geometry, x=y)
+    else:
+        raise ValueError(
+            "the scale 'within' needs coordinates, and a Grid of matrices has none; "
+            "use 'std', or Grid(x, y)"
+        )
+    one = dataclasses.replace(geometry, y=x)
+    other = dataclasses.replace(other, y=y)
+    return (moments(one, a, a).mean + moments(other, b, b).mean) / 2
+
+
+def _without_offsets(geometry: Dense, a: jax.Array, b: jax.Array) -> jax.Array:
+    """[] standard deviation of the costs after row and column means are taken out."""
+    cost = geometry.entries
+    real = _real(cost, a, b)
+    rest = jnp.where(real, cost, 0)
+    for axis in (1, 0):
+        count = jnp.sum(real, axis=axis, keepdims=True, dtype=cost.dtype)
+        mean = jnp.sum(rest, axis=axis, keepdims=True) / jnp.maximum(count, 1)
+        rest = jnp.where(real, rest - mean, 0)
+    return _root(jnp.sum(rest**2) / jnp.sum(real, dtype=cost.dtype))
+
+
+def _root(variance: jax.Array) -> jax.Array:
+    """[] square root with derivative 0 at 0."""
+    positive = variance > 0
+    root = jnp.sqrt(jnp.where(positive, variance, 1))
+    return jnp.where(positive, root, jnp.where(jnp.isnan(variance), variance, 0))
 
 
 def check_scale(name: str, value: str | None) -> None:
