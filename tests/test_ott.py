@@ -5,12 +5,11 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import jaxsns.ott
 import numpy as np
 import pytest
 
 import jaxsns
-import jaxsns.ott
-
 
 INSTALLED = importlib.util.find_spec("ott") is not None
 needs_ott = pytest.mark.skipif(not INSTALLED, reason="ott-jax is not installed")

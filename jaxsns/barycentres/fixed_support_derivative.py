@@ -21,82 +21,142 @@ the part of db along b is that of the totals alone.
 import jax
 import jax.numpy as jnp
 
-from jaxsns.barycentres import bregman
-from jaxsns.barycentres.bregman import Measures, weighted_sum
+from jaxsns.barycentres.measures import Measures, each, weighted_sum
+from jaxsns.geometry import Dense
 from jaxsns.hessian.schur import inverse_root
 from jaxsns.linear import cholesky, lapack
+from jaxsns.linear.powers import power_of_two
 from jaxsns.numerics import default_shift, machine_epsilon, matmul
 from jaxsns.problem import dual
+from jaxsns.problem.problem import Problem
+
+KEPT = 2**25  # numbers of all K inverses that are kept: 256 MB in float64
 
 
-def _matrices(plans: jax.Array, mass: jax.Array) -> jax.Array:
-    """N_k [K, m, m]; columns without mass become columns of the identity."""
-    root = jnp.where(mass > 0, jnp.sqrt(jnp.where(mass > 0, mass, 1)), 0)
-    pin = root / jnp.sqrt(jnp.sum(mass))
-    safe = jnp.where(mass > 0, mass, 1)
+def _scaled(plan: jax.Array, mass: jax.Array):
+    """A^-1/2 P b^-1/2 [n, m], and the diagonal and the pin [m] of N_k.
 
-    def one(plan):
-        left = inverse_root(jnp.sum(plan, axis=1))
-        scaled = left[:, None] * plan * inverse_root(mass)[None, :]
-        diagonal = jnp.where(mass > 0, jnp.sum(plan, axis=0) / safe, 1)
-        matrix = jnp.diag(diagonal) - matmul(scaled.T, scaled)
-        return matrix + pin[:, None] * pin[None, :]
-
-    return jax.vmap(one)(plans)
+    Columns without mass become columns of the identity.
+    """
+    some = mass > 0
+    safe = jnp.where(some, mass, 1)
+    pin = jnp.where(some, jnp.sqrt(safe), 0) / jnp.sqrt(jnp.sum(mass))
+    left = inverse_root(jnp.sum(plan, axis=1))
+    diagonal = jnp.where(some, jnp.sum(plan, axis=0) / safe, 1)
+    return left[:, None] * plan * inverse_root(mass)[None, :], diagonal, pin
 
 
-def _solve_coupled(weights: jax.Array, matrices: jax.Array, h: jax.Array, v: jax.Array):
+def _times(plan: jax.Array, mass: jax.Array, u: jax.Array) -> jax.Array:
+    """[m] N_k u."""
+    scaled, diagonal, pin = _scaled(plan, mass)
+    inner = matmul(scaled.T, matmul(scaled, u))
+    return diagonal * u - inner + pin * jnp.dot(pin, u)
+
+
+def _shifted(plan: jax.Array, mass: jax.Array) -> jax.Array:
+    """[m, m] N_k with the shift that lets plans in pieces be factorised."""
+    scaled, diagonal, pin = _scaled(plan, mass)
+    matrix = jnp.diag(diagonal + default_shift(plan.dtype)) - matmul(scaled.T, scaled)
+    return matrix + pin[:, None] * pin[None, :]
+
+
+def _inverses(measures: Measures, f: jax.Array, g: jax.Array, mass: jax.Array):
+    """sum_k w_k N_k^-1 [m, m], and v [K, m] -> N_k^-1 v_k.
+
+    The inverses are kept if there is room for them; else each is formed for the sum,
+    and factorised again where it is applied.
+    """
+    number, m = g.shape
+
+    def matrix(problem, f, g):
+        return _shifted(dual.plan(problem, f, g), mass)
+
+    if number * m * m <= KEPT:
+        matrices = each(matrix, measures, mass, f, g)
+        inverses = jax.vmap(lapack.cholesky_inverse)(matrices)
+        mean = jnp.sum(measures.weights[:, None, None] * inverses, axis=0)
+        return mean, lambda v: jax.vmap(matmul)(inverses, v)
+
+    def one(k: jax.Array) -> tuple[Problem, jax.Array, jax.Array]:
+        cost = measures.costs if measures.shared else measures.costs[k]
+        problem = Problem(Dense(cost), measures.masses[k], mass, measures.epsilon)
+        return problem, f[k], g[k]
+
+    def add(k: jax.Array, mean: jax.Array) -> jax.Array:
+        inverse = lapack.cholesky_inverse(matrix(*one(k)))
+        return mean + measures.weights[k] * inverse
+
+    def apply(v: jax.Array) -> jax.Array:
+        def solve(x):
+            k, v = x
+            return lapack.cholesky_solve(cholesky.factorise(matrix(*one(k))), v)
+
+        return jax.lax.map(solve, (jnp.arange(number), v))
+
+    start = jnp.zeros((m, m), g.dtype)
+    return jax.lax.fori_loop(0, number, add, start), apply
+
+
+def _solve_coupled(measures: Measures, f, g, mass, h: jax.Array, v: jax.Array):
     """Solve sum_k w_k u_k = h and N_k u_k = z + v_k: (z [m], u [K, m]).
 
     Through `custom_linear_solve`, so that derivatives of any order and mode need
     products with the matrices only.
     """
-    times = jax.vmap(matmul)
+    weights = measures.weights
     refinements = 1 if machine_epsilon(h.dtype) < 1e-12 else 3
+
+    def times(u):
+        one = lambda problem, f, g, u: _times(dual.plan(problem, f, g), mass, u)
+        return each(one, measures, mass, f, g, u)
 
     def product(x):
         z, u = x
-        return weighted_sum(weights, u), times(matrices, u) - z[None, :]
+        return weighted_sum(weights, u), times(u) - z[None, :]
 
     def transposed(x):
         p, q = x
-        return -jnp.sum(q, axis=0), weights[:, None] * p[None, :] + times(matrices, q)
+        return -jnp.sum(q, axis=0), weights[:, None] * p[None, :] + times(q)
 
     def inverted():
-        shift = default_shift(matrices.dtype)
-        unit = jnp.eye(matrices.shape[1], dtype=matrices.dtype)
-        inverse = lambda matrix: lapack.cholesky_inverse(matrix + shift * unit)
-        inverses = jax.vmap(inverse)(matrices)
-        mean = jnp.sum(weights[:, None, None] * inverses, axis=0)
-        return inverses, cholesky.factorise((mean + mean.T) / 2)
+        mean, apply = _inverses(measures, f, g, mass)
+        return cholesky.factorise((mean + mean.T) / 2), apply
 
     def refined(once, apply, rhs):
-        # The shift is refined away in all modes well above it, as in `cholesky`.
+        # The shift is refined away in all modes well above it, as in `cholesky`. What
+        # is solved is linear in its right side: of any size, without overflow.
+        size = power_of_two(jnp.stack([jnp.max(jnp.abs(r)) for r in rhs]))
+        rhs = jax.tree.map(lambda r: r / size, rhs)
         x = once(*rhs)
         for _ in range(refinements):
             left = jax.tree.map(jnp.subtract, rhs, apply(x))
             x = jax.tree.map(jnp.add, x, once(*left))
-        return x
+        return jax.tree.map(lambda x: x * size, x)
 
     def solve(_, rhs):
-        inverses, factor = inverted()
+        factor, inverse = inverted()
 
         def once(h, v):
-            known = weighted_sum(weights, times(inverses, v))
-            z = lapack.cholesky_solve(factor, h - known)
-            return z, times(inverses, v + z[None, :])
+            known = inverse(v)
+            z = lapack.cholesky_solve(factor, h - weighted_sum(weights, known))
+            return z, known + inverse(jnp.broadcast_to(z, known.shape))
 
         return refined(once, product, rhs)
 
     def transpose_solve(_, rhs):
-        inverses, factor = inverted()
+        factor, inverse = inverted()
 
         def once(s, t):
-            p = lapack.cholesky_solve(factor, s + jnp.sum(times(inverses, t), axis=0))
-            return p, times(inverses, t - weights[:, None] * p[None, :])
+            known = inverse(t)
+            p = lapack.cholesky_solve(factor, s + jnp.sum(known, axis=0))
+            spread = weights[:, None] * p[None, :]
+            return p, known - inverse(spread)
 
         return refined(once, transposed, rhs)
 
+    # JAX transposes the solve only if both sides are linear in what is differentiated:
+    # one that is constant, as h is if weights are, made it fail with an AssertionError.
+    h, v = h + 0 * v[0], v + 0 * h[None, :]
     return jax.lax.custom_linear_solve(product, (h, v), solve, transpose_solve)
 
 
@@ -107,7 +167,9 @@ def attach(measures: Measures, f: jax.Array, g: jax.Array, mass: jax.Array):
     In an arbitrary gauge that keeps sum_k w_k g_k = 0: apply `bregman.gauge_shift`
     after it. Changes of masses with unequal totals are projected on equal ones, the
     weighted mean of theirs. Forward, reverse and higher modes.
-    Cost: O(K (m^3 + n m^2)) time, and 2 K m^2 numbers beside the plans.
+    Cost: O(K (m^3 + n m^2)) time. Memory: `measures.AT_ONCE` entries of plans, or one
+    plan, and K m^2 numbers; where these are more than KEPT, 3 m^2 instead, for some
+    five times as many factorisations.
     """
     return f, g, mass
 
@@ -121,15 +183,23 @@ def _attach_jvp(primals, tangents):
     weights, epsilon = measures.weights, measures.epsilon
 
     def surplus(q: Measures):
-        rows, columns = bregman.each(dual.marginals, q, mass, f, g)
+        rows, columns = each(dual.marginals, q, mass, f, g)
         # An atom without mass stays without: its potential is -inf.
         return rows - jnp.where(measures.masses > 0, q.masses, 0), columns
 
+    def row_sums(problem, f, g):
+        return dual.marginals(problem, f, g)[0]
+
+    def rows_times(problem, f, g, x):
+        return matmul(dual.plan(problem, f, g), x)
+
+    def columns_times(problem, f, g, x):
+        return matmul(x, dual.plan(problem, f, g))
+
     _, (top, bottom) = jax.jvp(surplus, (measures,), (change,))
     top, bottom = -epsilon * top, -epsilon * bottom
-    plans = bregman.each(dual.plan, measures, mass, f, g)
-    rows = jnp.sum(plans, axis=2)
-    inverse_rows = inverse_root(rows) ** 2
+    plans = measures, mass, f, g
+    inverse_rows = inverse_root(each(row_sums, *plans)) ** 2
     scale = inverse_root(mass)
     root = mass * scale
     direction = root / jnp.sqrt(jnp.sum(mass))
@@ -137,15 +207,14 @@ def _attach_jvp(primals, tangents):
     def project(vector):
         return vector - direction * jnp.dot(direction, vector)
 
-    v = bottom - jax.vmap(matmul)(inverse_rows * top, plans)
+    v = bottom - each(columns_times, *plans, inverse_rows * top)
     v = jax.vmap(project)(scale[None, :] * v)
     moved = weighted_sum(change.weights, g)
-    matrices = _matrices(plans, mass)
-    z, u = _solve_coupled(weights, matrices, project(-root * moved), v)
+    z, u = _solve_coupled(measures, f, g, mass, project(-root * moved), v)
     dg = scale[None, :] * u
     # What is left of this sum is rounding, and columns whose mass has underflowed.
     dg = dg - (weighted_sum(weights, dg) + moved)[None, :]
-    df = inverse_rows * (top - jax.vmap(matmul)(plans, dg))
+    df = inverse_rows * (top - each(rows_times, *plans, dg))
     added = jnp.where(measures.masses > 0, change.masses, 0)
     total = jnp.dot(weights, jnp.sum(added, axis=1))
     db = root * project(z) / epsilon + mass * (total / jnp.sum(mass))

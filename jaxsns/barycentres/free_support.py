@@ -20,13 +20,16 @@ from jaxsns.barycentres.fixed_support import (
     as_measures,
     positive_scalar,
     require_masses,
+    slack_of,
     validity,
+    with_total,
 )
 from jaxsns.barycentres.free_support_derivative import Clouds, attach, attached, mean
 from jaxsns.geometry import PointCloud
 from jaxsns.numerics import default_tolerance, machine_epsilon
-from jaxsns.problem.checks import is_traced, mass_slack, require
+from jaxsns.problem.checks import is_traced, require
 from jaxsns.problem.inputs import as_float
+from jaxsns.recording.summary import one_line
 from jaxsns.solution import require_converged
 from jaxsns.solver import solve
 from jaxsns.solvers import loop
@@ -36,7 +39,7 @@ IDLE = 20  # steps without a smaller movement, near rounding, that mean a stall
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FreeBarycentre:
     """Support of a barycentre, and the potentials of the K plans to it.
 
@@ -71,6 +74,15 @@ class FreeBarycentre:
         """Return self if every lane converged, else raise; outside `jit` only."""
         require_converged(self.status, self.error)
         return self
+
+    def __repr__(self) -> str:
+        """One line: sizes, dtype, status, error and steps."""
+        number, n = self.f.shape[-2:]
+        m, d = self.support.shape[-2:]
+        sizes = f"{number} measures, {n} x {m}, d={d}"
+        return "FreeBarycentre" + one_line(
+            sizes, self.status, self.steps, error=self.error
+        )
 
 
 class _State(NamedTuple):
@@ -175,7 +187,15 @@ def _as_points(name: str, value: Any, shape: str, ndim: int) -> jax.Array:
     return points
 
 
-def _as_b(b: Any, size: int, masses: jax.Array) -> jax.Array:
+def _b_validity(b: jax.Array, total: jax.Array, slack: float) -> jax.Array:
+    """[] int32 status of raw masses of the barycentre: RUNNING if they are fine."""
+    fine = jnp.all(jnp.isfinite(b) & (b >= 0)) & (jnp.sum(b) > 0)
+    equal = jnp.abs(jnp.sum(b) - total) <= slack * total
+    status = jnp.where(equal, code(Status.RUNNING), code(Status.MASS_MISMATCH))
+    return jnp.where(fine, status, code(Status.INVALID_INPUT)).astype(jnp.int32)
+
+
+def _as_b(b: Any, size: int, masses: jax.Array, slack: float) -> jax.Array:
     """[m] masses of the barycentre; uniform if None."""
     if b is None:
         return jnp.full((size,), 1 / size, masses.dtype) * jnp.mean(
@@ -189,9 +209,8 @@ def _as_b(b: Any, size: int, masses: jax.Array) -> jax.Array:
     require_masses("b", b)
     if not is_traced(b, masses):
         totals = [np.asarray(x).sum(dtype=np.float64) for x in (b, masses[0])]
-        slack = mass_slack(b.dtype, size, masses.shape[1]) * totals[1]
         require(
-            bool(abs(totals[0] - totals[1]) <= slack),
+            bool(abs(totals[0] - totals[1]) <= slack * totals[1]),
             lambda: f"b must have the total of each measure, {totals[1]:.9g}; "
             f"got {totals[0]:.9g}",
         )
@@ -245,6 +264,7 @@ def free_support_barycentre(
     Source: Cuturi and Doucet, "Fast computation of Wasserstein barycenters" (2014),
       algorithm 2 with step 1.
     """
+    slack = slack_of("masses", masses)
     masses, weights, epsilon = as_measures(masses, weights, epsilon)
     points = _as_points("points", points, "[K, n, d]", 3)
     start = _as_points("start", start, "[m, d]", 2)
@@ -258,7 +278,8 @@ def free_support_barycentre(
             f"start must have shape [m, d] with d = {points.shape[2]} to match points; "
             f"got {start.shape}"
         )
-    b = _as_b(b, start.shape[0], masses)
+    b_slack = max(slack, slack if b is None else slack_of("b", b))
+    b = _as_b(b, start.shape[0], masses, b_slack)
     arrays = (points, masses, weights, b, start)
     dtype = np.result_type(*[x.dtype for x in arrays])
     points, masses, weights, b, start = (x.astype(dtype) for x in arrays)
@@ -276,7 +297,13 @@ def free_support_barycentre(
         positive_scalar(name, value)
     tolerance = jnp.asarray(tolerance, dtype)
     inner_tolerance = jnp.asarray(inner_tolerance, dtype)
-    valid = validity(masses, weights, epsilon, tolerance, inner_tolerance)
+    positive = epsilon, tolerance, inner_tolerance
+    valid = validity(masses, weights, slack, *positive)
+    total = jnp.mean(jnp.sum(masses, axis=1))
+    valid = jnp.where(
+        valid == code(Status.RUNNING), _b_validity(b, total, b_slack), valid
+    )
+    masses, b = with_total(masses, total), with_total(b, total)
     clouds = Clouds(points, masses, weights / jnp.sum(weights), b, epsilon)
     limit = jnp.asarray(max_steps, jnp.int32)
     arguments = (clouds, start, tolerance, inner_tolerance, limit, valid)

@@ -53,7 +53,11 @@ def attached(clouds: Clouds, y: jax.Array, f: jax.Array, g: jax.Array):
 
 
 def _conjugate_gradients(product, rhs: jax.Array) -> jax.Array:
-    """Solve A x = rhs, [m, d]; NaN if it fails."""
+    """Solve A x = rhs, [m, d]; NaN if it fails.
+
+    A product with x cannot be known better than to its rounding: a residual of that
+    size is none, however small the right side is.
+    """
     unit = machine_epsilon(rhs.dtype)
     scale = jnp.max(jnp.abs(rhs))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
@@ -62,7 +66,8 @@ def _conjugate_gradients(product, rhs: jax.Array) -> jax.Array:
     steps = 4 * flat.shape[0] + 100
     x = conjugate_gradient(apply, flat, lambda v: v, 10 * unit, steps).x
     left = jnp.linalg.norm(flat - apply(x))
-    x = jnp.where(left <= unit**0.5 * jnp.linalg.norm(flat), x, jnp.nan)
+    rounding = 100 * unit * jnp.linalg.norm(x)
+    x = jnp.where(left <= unit**0.5 * jnp.linalg.norm(flat) + rounding, x, jnp.nan)
     return x.reshape(rhs.shape) * scale
 
 

@@ -3,7 +3,7 @@
 See `jaxsns.gaussian.bures` for conventions, failures and sources.
 """
 
-from jaxsns.gaussian.barycentre import Barycentre, barycentre
+from jaxsns.gaussian.barycentre import GaussianBarycentre, barycentre
 from jaxsns.gaussian.bures import (
     affine_map,
     bures,
@@ -15,7 +15,7 @@ from jaxsns.gaussian.bures import (
 )
 
 __all__ = [
-    "Barycentre",
+    "GaussianBarycentre",
     "affine_map",
     "barycentre",
     "bures",

@@ -22,11 +22,14 @@ from jax.core import Tracer
 from jaxsns.gaussian import covariances, riccati
 from jaxsns.gaussian.matrix_sqrt import clipped_root, symmetric_part
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
+from jaxsns.linear.powers import half_exponent, power_of_two, shifted
 from jaxsns.numerics import machine_epsilon, matmul
+from jaxsns.recording.summary import one_line
+from jaxsns.solution import require_converged
 from jaxsns.status import Status, code
 
 
-class Barycentre(NamedTuple):
+class GaussianBarycentre(NamedTuple):
     """What `barycentre` returns."""
 
     matrix: jax.Array  # [d, d] covariance
@@ -36,8 +39,26 @@ class Barycentre(NamedTuple):
 
     @property
     def converged(self) -> jax.Array:
-        """[] bool."""
+        """[] bool: the residual is at most the tolerance."""
         return self.status == code(Status.CONVERGED)
+
+    @property
+    def error(self) -> jax.Array:
+        """[] the residual, under the name that other results have for it."""
+        return self.residual
+
+    def raise_if_failed(self) -> "GaussianBarycentre":
+        """Return self if all of a batch converged, else raise; outside `jit` only."""
+        require_converged(self.status, self.residual)
+        return self
+
+    def __repr__(self) -> str:
+        """One line: size, dtype, status, residual and steps."""
+        d = self.matrix.shape[-1]
+        sizes = f"{d} x {d}"
+        return "GaussianBarycentre" + one_line(
+            sizes, self.status, self.steps, residual=self.residual
+        )
 
 
 class _State(NamedTuple):
@@ -73,17 +94,38 @@ def _attach_jvp(primals, tangents):
         return -jax.jvp(of_matrix, (matrix,), (change,))[1]
 
     def solve(_, b: jax.Array) -> jax.Array:
+        unit = power_of_two(b)  # linear in b, which may have any size
         end = conjugate_gradient(
             product,
-            b,
+            b / unit,
             lambda c: matmul(matrix, c) + matmul(c, matrix),
             10 * machine_epsilon(b.dtype),
             10 * b.size,
         )
-        return jnp.where(end.converged, end.x, jnp.nan)
+        left = jnp.linalg.norm(b / unit - product(end.x))
+        small = left <= machine_epsilon(b.dtype) ** 0.5 * jnp.linalg.norm(b / unit)
+        return jnp.where(end.converged | small, end.x * unit, jnp.nan)
 
     change = jax.lax.custom_linear_solve(product, rhs, solve, symmetric=True)
     return matrix, change
+
+
+@jax.custom_jvp
+def _attach_in_units(covs, weights, matrix, unit: jax.Array) -> jax.Array:
+    """[d, d] barycentre of covs, 2^unit times a matrix in units of 2^unit.
+
+    It is homogeneous: its derivative in covs has no unit.
+    """
+    return shifted(_attach(shifted(covs, -unit), weights, matrix), unit)
+
+
+@_attach_in_units.defjvp
+def _attach_in_units_jvp(primals, tangents):
+    covs, weights, matrix, unit = primals
+    points = shifted(covs, -unit), weights
+    changes = tangents[0], shifted(tangents[1], unit)
+    at_unit = lambda covs, weights: _attach(covs, weights, matrix)
+    return _attach_in_units(*primals), jax.jvp(at_unit, points, changes)[1]
 
 
 @jax.jit
@@ -91,10 +133,6 @@ def _run(
     covs: jax.Array, weights: jax.Array, tolerance: jax.Array, max_steps: jax.Array
 ) -> _State:
     """Iterate from the arithmetic mean until a step is short; no derivative."""
-    # In units of the largest entry no square overflows, or vanishes and looks small.
-    scale = jnp.max(jnp.abs(covs))
-    scale = jnp.where(scale > 0, scale, 1)
-    covs = covs / scale
     roots = clipped_root(covs)
 
     def update(s: _State) -> _State:
@@ -115,8 +153,7 @@ def _run(
     start = clipped_root(jnp.sum(weights[:, None, None] * covs, axis=0))
     infinite = jnp.asarray(jnp.inf, covs.dtype)
     first = _State(start, infinite, jnp.asarray(0, jnp.int32))
-    end = jax.lax.while_loop(running, update, first)
-    return end._replace(factor=jnp.sqrt(scale) * end.factor)
+    return jax.lax.while_loop(running, update, first)
 
 
 def _number(name: str, value: Any, dtype: Any, least: float) -> jax.Array:
@@ -140,7 +177,7 @@ def barycentre(
     metric: Any = None,
     tolerance: Any = None,
     max_steps: Any = 500,
-) -> Barycentre:
+) -> GaussianBarycentre:
     """Covariance S that minimises sum_k w_k bures(S, X_k).
 
     Args:
@@ -153,11 +190,11 @@ def barycentre(
         values do not compile again.
 
     Returns:
-      `Barycentre`. `residual` is the Bures length of the last step over (tr S)^1/2;
-      the error left is about residual * r / (1 - r) with r the rate of the iteration,
-      well below 1/2 unless the X_k hardly overlap. `matrix` is differentiable in
-      covs, weights and metric, to any order, by the implicit function theorem: exact
-      at a converged S only, NaN where S is singular.
+      `GaussianBarycentre`. `residual` is the Bures length of the last step over
+      (tr S)^1/2; the error left is about residual * r / (1 - r) with r the rate of
+      the iteration, well below 1/2 unless the X_k hardly overlap. `matrix` is
+      differentiable in covs, weights and metric, to any order, by the implicit
+      function theorem: exact at a converged S only, NaN where S is singular.
 
     Status: CONVERGED; MAX_STEPS (`matrix` is the last iterate); NONFINITE (overflow)
     and, only under tracing, INVALID_INPUT, both with a NaN matrix.
@@ -190,10 +227,12 @@ def barycentre(
     factor = None
     if metric is not None:
         factor, covs = jax.vmap(covariances.whiten, (None, 0), (None, 0))(metric, covs)
-    end = jax.lax.stop_gradient(
-        _run(*jax.lax.stop_gradient((covs, weights)), tolerance, max_steps)
-    )
-    matrix = _attach(covs, weights, matmul(end.factor, end.factor.T))
+    # In units of the largest entry no square overflows, or vanishes and looks small.
+    unit = 2 * half_exponent(covs)
+    scaled = jax.lax.stop_gradient((shifted(covs, -unit), weights))
+    end = jax.lax.stop_gradient(_run(*scaled, tolerance, max_steps))
+    matrix = matmul(end.factor, end.factor.T)
+    matrix = _attach_in_units(covs, weights, matrix, unit)
     matrix = covariances.colour(factor, symmetric_part(matrix))
     finite = jnp.all(jnp.isfinite(matrix)) & ~jnp.isnan(end.residual)
     fine = jnp.where(
@@ -202,6 +241,6 @@ def barycentre(
     status = jnp.where(finite, fine, code(Status.NONFINITE))
     status = jnp.where(good, status, code(Status.INVALID_INPUT))
     usable = good & finite
-    return Barycentre(
+    return GaussianBarycentre(
         jnp.where(usable, matrix, jnp.nan), end.residual, end.step, status
     )

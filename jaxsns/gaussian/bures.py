@@ -28,6 +28,7 @@ import jax.numpy as jnp
 
 from jaxsns.gaussian import covariances, matrix_sqrt, riccati
 from jaxsns.gaussian.matrix_sqrt import symmetric_part
+from jaxsns.linear.powers import half_exponent, shifted
 from jaxsns.numerics import matmul
 
 
@@ -131,8 +132,7 @@ def affine_map(
 @jax.jit
 def _logarithm(base: jax.Array, cov: jax.Array, metric: jax.Array | None) -> jax.Array:
     factor, a, b = covariances.whiten(metric, base, cov)
-    matrix = riccati.solution(a, b, riccati.align(a, b))
-    half = matmul(a, matrix) - a
+    half = riccati.cross(a, b, riccati.align(a, b)) - a
     return covariances.colour(factor, half + half.T)
 
 
@@ -151,11 +151,29 @@ def logarithm(base: Any, cov: Any, *, metric: Any = None) -> jax.Array:
     return _logarithm(base, cov, metric)
 
 
+def _end(a: jax.Array, v: jax.Array) -> jax.Array:
+    root = jnp.eye(len(a), dtype=a.dtype) + matrix_sqrt.lyapunov(a, v)
+    return symmetric_part(matmul(matmul(root, a), root.T))
+
+
+@jax.custom_jvp
+def _end_in_units(a: jax.Array, v: jax.Array) -> jax.Array:
+    """[d, d] `_end`, computed in units of a; its derivative does not have any."""
+    unit = 2 * half_exponent(a)
+    return shifted(_end(shifted(a, -unit), shifted(v, -unit)), unit)
+
+
+@_end_in_units.defjvp
+def _end_in_units_jvp(primals, tangents):
+    unit = 2 * half_exponent(primals[0])
+    points = [shifted(x, -unit) for x in primals]
+    return _end_in_units(*primals), jax.jvp(_end, points, list(tangents))[1]
+
+
 @jax.jit
 def _exponential(base: jax.Array, tangent: jax.Array, metric: jax.Array | None):
     factor, a, v = covariances.whiten(metric, base, tangent)
-    root = jnp.eye(len(a), dtype=a.dtype) + matrix_sqrt.lyapunov(a, v)
-    return covariances.colour(factor, symmetric_part(matmul(matmul(root, a), root.T)))
+    return covariances.colour(factor, _end_in_units(a, v))
 
 
 def exponential(base: Any, tangent: Any, *, metric: Any = None):
@@ -177,7 +195,7 @@ def exponential(base: Any, tangent: Any, *, metric: Any = None):
 @jax.jit
 def _geodesic(a: jax.Array, b: jax.Array, t: jax.Array, metric: jax.Array | None):
     factor, x, y = covariances.whiten(metric, a, b)
-    cross = matmul(x, riccati.solution(x, y, riccati.align(x, y)))
+    cross = riccati.cross(x, y, riccati.align(x, y))
     cross = covariances.colour(factor, cross + cross.T)
     return (1 - t) ** 2 * a + t**2 * b + t * (1 - t) * cross
 

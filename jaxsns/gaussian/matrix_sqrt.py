@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.linear import lapack
+from jaxsns.linear.powers import half_exponent, shifted
 from jaxsns.numerics import machine_epsilon, matmul
 
 
@@ -32,10 +33,14 @@ def resolution(a: jax.Array) -> float:
 def spectrum(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues [..., d], rising, and vectors [..., d, d]; NaN if a is not finite.
 
-    Not to be differentiated. LAPACK is never given a NaN: some builds hang on it.
+    Not to be differentiated. LAPACK is never given a NaN: some builds hang on it. It
+    gets entries of size 1: the same digits whatever the unit of `a` is.
     """
     finite = jnp.all(jnp.isfinite(a), axis=(-2, -1), keepdims=True)
-    values, vectors = lapack.eigh(jnp.where(finite, a, 0))
+    unit = 2 * half_exponent(a, (-2, -1))
+    a = jnp.where(finite, shifted(a, -unit[..., None, None]), 0)
+    values, vectors = lapack.eigh(a)
+    values = shifted(values, unit[..., None])
     return jnp.where(finite[..., 0], values, jnp.nan), vectors
 
 
