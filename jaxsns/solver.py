@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsns import hints
-from jaxsns.geometry import Grid
+from jaxsns.geometry import Grid, PointCloud
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import default_tolerance
 from jaxsns.problem import dual, gauge
@@ -167,6 +167,9 @@ def solve(
         if not all(x is None for x in given):
             raise TypeError("a Problem has its own masses, epsilon and scale already")
         problem = cost
+        if isinstance(problem.geometry, PointCloud):
+            geometry = problem.geometry.settled()
+            problem = dataclasses.replace(problem, geometry=geometry)
         check_values(problem)
     else:
         problem = make_problem(

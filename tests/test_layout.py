@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = pathlib.Path(jaxsns.__file__).parent
 # Floors, from the ground up; packages of one floor do not import each other.
 FLOORS = [
-    {"numerics", "status"},
+    {"numerics", "status", "hints"},
     {"geometry", "linear", "recording"},
     {"problem"},
     {"hessian", "streaming"},

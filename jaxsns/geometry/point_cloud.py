@@ -1,14 +1,13 @@
 """A cost given by two clouds of points."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsns import hints
-from jaxsns.geometry import costs, memory
+from jaxsns.geometry import costs, learnable, memory
 from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.sharding import Mesh
 from jaxsns.geometry.streamed import Streamed
@@ -17,11 +16,7 @@ from jaxsns.numerics import matmul
 
 
 @hints.geometry
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("x", "y", "factor"),
-    meta_fields=("cost", "streamed", "block", "mesh", "axis"),
-)
+@learnable.register(("x", "y", "factor"), ("streamed", "block", "mesh", "axis"))
 @dataclasses.dataclass(frozen=True)
 class PointCloud:
     """Points x [n, d] and y [m, d] with a cost of two points.
@@ -29,9 +24,13 @@ class PointCloud:
     Attributes:
       x: [n, d] points.
       y: [m, d] points.
-      cost: "sqeuclidean", "euclidean", "l1", "cosine", `jaxsns.costs.pnorm(p)`,
-        or a function of two points [d], [d] -> [] written in JAX. A function is
-        static: use the same object again, not a fresh lambda, or it recompiles.
+      cost: "sqeuclidean", "euclidean", "l1", "cosine", "dot" (-<x, y>),
+        `jaxsns.costs.pnorm(p)`, or a function of two points [d], [d] -> [] written in
+        JAX. Arrays that a function closes over, attributes of an object with
+        `__call__`, and the leaves of a pytree (a registered dataclass, a
+        `jax.tree_util.Partial`) are data: they have derivatives, may be traced, and
+        new values compile nothing. Only a pytree takes them through a `jax.jit` of
+        yours, to which a function is static, by identity. +inf forbids a pair.
       factor: scalar by which the costs are multiplied; 1 if None.
       streamed: True never stores the [n, m] costs or plan and recomputes them in
         blocks; False forms the matrix once for a solve; None: the matrix if it and
@@ -122,7 +121,7 @@ class PointCloud:
 
     def centres(self) -> tuple[jax.Array, jax.Array] | None:
         """Means of both clouds, [d] each; None if the cost does not split by them."""
-        if self.cost not in ("sqeuclidean", costs.sqeuclidean):
+        if not isinstance(self.cost, str) or self.cost not in ("sqeuclidean", "dot"):
             return None
         stop = jax.lax.stop_gradient
         return stop(jnp.mean(self.x, axis=0)), stop(jnp.mean(self.y, axis=0))
@@ -130,8 +129,8 @@ class PointCloud:
     def reduced(self):
         """Return a geometry of the same plans, and what its costs lost, [n] and [m].
 
-        Squared distances of two clouds are those of the clouds around their own means
-        plus a part of each point. A matrix of other costs loses offsets as `Dense`
+        Squared distances and products of two clouds are those of the clouds around
+        their own means plus a part of each point. A matrix of other costs loses offsets as `Dense`
         does; None where such costs are streamed.
         """
         centres = self.centres()
@@ -149,10 +148,14 @@ class PointCloud:
         """
         centres = self.centres()
         assert centres is not None
-        apart = centres[0] - centres[1]
+        mine, other = centres if axis == 1 else centres[::-1]
         factor = jnp.ones((), points.dtype) if self.factor is None else self.factor
-        inner = 2 * matmul(points, apart)
-        return factor * (inner + jnp.vdot(apart, apart) if axis == 1 else -inner)
+        if self.cost == "dot":
+            constant = jnp.vdot(mine, other) if axis == 1 else 0
+            return -factor * (matmul(points, other) + constant)
+        apart = mine - other
+        constant = jnp.vdot(apart, apart) if axis == 1 else 0
+        return factor * (2 * matmul(points, apart) + constant)
 
     def formed(self) -> Dense | Streamed | TransposedCost:
         """Return the geometry on which a solve runs: a matrix, or blocks of it."""
@@ -167,9 +170,15 @@ class PointCloud:
             streamed = not memory.fits(*self.shape, self.dtype)
         return self.in_blocks() if streamed else self.dense()
 
+    def settled(self) -> "PointCloud":
+        """Return the same costs with their parameters as data; see `learnable`."""
+        cost = learnable.settled(self.cost, self.x.shape[-1], self.dtype)
+        return dataclasses.replace(self, cost=cost)
+
     def in_blocks(self) -> Streamed:
         """Return the same costs, never stored."""
-        return Streamed(self.x, self.y, self.cost, self.factor, self.block)
+        cost = self.settled().cost
+        return Streamed(self.x, self.y, cost, self.factor, self.block)
 
     def dense(self) -> Dense:
         """Form the cost matrix: O(n m d) time, O(n m) memory."""

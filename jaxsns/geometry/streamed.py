@@ -7,7 +7,7 @@ of the points, the vectors and one block.
 """
 
 import dataclasses
-import functools
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,21 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsns.geometry import blocks, costs, sharding
+from jaxsns.geometry import blocks, costs, learnable, sharding
 from jaxsns.geometry.dense import Dense, Largest
 from jaxsns.geometry.sharding import Mesh
-from jaxsns.geometry.streamed_kernel import StreamedKernel
+from jaxsns.geometry.streamed_kernel import FORBIDDEN, StreamedKernel, log_entries
 from jaxsns.geometry.top_k import top_k
-from jaxsns.numerics import matmul
+from jaxsns.numerics import finite_minus_inf, is_forbidden, matmul, permitted_costs
 
 BLOCK = 1 << 21  # entries of a block: a few of them fit into a cache or are 8 MiB each
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("x", "y", "factor"),
-    meta_fields=("cost", "block", "mesh"),
-)
+@learnable.register(("x", "y", "factor"), ("block", "mesh"))
 @dataclasses.dataclass(frozen=True)
 class Streamed:
     """Costs of x [n, d] and y [m, d], recomputed whenever they are needed.
@@ -37,7 +33,7 @@ class Streamed:
     Attributes:
       x: [n, d] points.
       y: [m, d] points.
-      cost: as in `PointCloud`.
+      cost: as in `PointCloud`, settled (`learnable.settled`).
       factor: scalar by which costs are multiplied; 1 if None.
       block: columns that are formed at a time; None: about 2 million entries.
       mesh: devices among which the columns are divided, or None.
@@ -69,9 +65,14 @@ class Streamed:
         """The arrays behind it by name, for checks of their values."""
         return {"x": self.x, "y": self.y}
 
+    @property
+    def may_forbid(self) -> bool:
+        """Whether a cost may be +inf, which forbids the pair; known when compiled."""
+        return not isinstance(self.cost, str | costs.PNorm)
+
     def transposed(self) -> "Streamed":
         """Return the costs with rows and columns exchanged, on one device."""
-        cost = costs.exchanged(self.cost)
+        cost = learnable.exchanged(self.cost)
         return dataclasses.replace(self, x=self.y, y=self.x, cost=cost, mesh=None)
 
     def reduced(self) -> None:
@@ -81,32 +82,49 @@ class Streamed:
         """Return the geometry on which a solve runs: this one."""
         return self
 
+    def _times_factor(self, cost: jax.Array) -> jax.Array:
+        """Costs times the factor; +inf stays what it is, in derivatives too."""
+        if self.factor is None:
+            return cost
+        if not self.may_forbid:
+            return cost * self.factor
+        banned = cost == jnp.inf
+        return jnp.where(banned, jnp.inf, jnp.where(banned, 0, cost) * self.factor)
+
+    def _held(self, cost: jax.Array) -> jax.Array:
+        """Costs as they are computed with: times the factor, `permitted_costs`."""
+        cost = self._times_factor(cost)
+        return permitted_costs(cost) if self.may_forbid else cost
+
     def dense(self) -> Dense:
         """Form the cost matrix: O(n m) memory."""
-        matrix = costs.matrix(self.cost, self.x, self.y)
-        return Dense(matrix if self.factor is None else matrix * self.factor)
+        return Dense(self._times_factor(costs.matrix(self.cost, self.x, self.y)))
 
     def cost_block(self, y: jax.Array) -> jax.Array:
         """[k, n] costs of some columns, given their points [k, d]."""
-        matrix = costs.matrix(self.cost, self.x, y).T
-        return matrix if self.factor is None else matrix * self.factor
+        return self._held(costs.matrix(self.cost, self.x, y).T)
 
     def pair_costs(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
         """Costs of pairs of indices, both of one shape [r, k] or [r, 1]."""
-        x, y = self.x[rows], self.y[columns]
-        if self.cost in ("sqeuclidean", costs.sqeuclidean):
-            matrix = jnp.sum((x - y) ** 2, axis=-1)
-        else:
-            one = lambda u, v: costs.matrix(self.cost, u, v).reshape(-1)
-            matrix = jax.vmap(one)(x, y)
-        return matrix if self.factor is None else matrix * self.factor
+        return self._held(costs.pairs(self.cost, self.x[rows], self.y[columns]))
 
     def reduced_block(self, f: jax.Array, epsilon: jax.Array, y: jax.Array):
-        """[k, n] (f_i - C_ij) / epsilon for the columns with points y [k, d]."""
-        if self.cost not in ("sqeuclidean", costs.sqeuclidean):
-            return (f[None, :] - self.cost_block(y)) / epsilon
-        weight = 1 / epsilon if self.factor is None else self.factor / epsilon
-        return costs.reduced_sqeuclidean(f / epsilon, self.x, y, weight)
+        """[k, n] (f_i - C_ij) / epsilon for the columns with points y [k, d].
+
+        It is `finite_minus_inf`, whatever epsilon is, where a pair is forbidden.
+        """
+        if isinstance(self.cost, str) and self.cost in costs.REDUCED:
+            weight = 1 / epsilon if self.factor is None else self.factor / epsilon
+            return costs.REDUCED[self.cost](f / epsilon, self.x, y, weight)
+        cost = self.cost_block(y)
+        z = (f[None, :] - cost) / epsilon
+        if not self.may_forbid:
+            return z
+        return jnp.where(is_forbidden(cost), finite_minus_inf(z.dtype), z)
+
+    def _alone(self) -> "Streamed":
+        """Itself without its columns, for a function of some of them."""
+        return dataclasses.replace(self, y=self.y[:1], mesh=None)
 
     def block_size(self, multiple: int = 1) -> int:
         """Columns at a time, a multiple of a number."""
@@ -142,8 +160,7 @@ class Streamed:
         size = self.block_size(multiple)
 
         def run(operands, mine, real=None, axis=None):
-            f, epsilon, x, factor, shared = operands
-            local = Streamed(x, self.y[:1], self.cost, factor)
+            f, epsilon, local, shared = operands
 
             def block(given):
                 (y, values), real = given
@@ -154,7 +171,7 @@ class Streamed:
 
             return blocks.scan(block, (mine, real), size, axis)
 
-        operands, mine = (f, epsilon, self.x, self.factor, shared), (self.y, inputs)
+        operands, mine = (f, epsilon, self._alone(), shared), (self.y, inputs)
         if self.mesh is None:
             return run(operands, mine)
         return sharding.over_columns(self.mesh, run)(operands, mine)
@@ -172,7 +189,7 @@ class Streamed:
                 soft = local.softmin(own[1], epsilon, 0)
                 return -epsilon * sharding.log_sum(where, -soft / epsilon)
 
-            alone = dataclasses.replace(self, y=self.y[:1], mesh=None)
+            alone = self._alone()
             run = sharding.everywhere(where, mine)
             return run((alone, epsilon), (self.y, potential))
 
@@ -185,7 +202,7 @@ class Streamed:
         """([n], [m]) row and column sums of the plan; one pass."""
 
         def block(z, log_v, _):
-            plan = jnp.exp(z + log_v[:, None])
+            plan = jnp.exp(log_entries(self.may_forbid, z, log_v))
             return jnp.sum(plan, axis=0), jnp.sum(plan, axis=1)
 
         return self.columns(block, f, epsilon, g / epsilon)
@@ -202,13 +219,13 @@ class Streamed:
         if axis == 1:
 
             def weigh(z, given, _):
-                plan = jnp.exp(z + given[0][:, None])
+                plan = jnp.exp(log_entries(self.may_forbid, z, given[0]))
                 return matmul(plan.T, given[1]), ()
 
             return self.columns(weigh, f, epsilon, (g / epsilon, vector))[0]
 
         def block(z, log_v, vector):
-            return (), matmul(jnp.exp(z + log_v[:, None]), vector)
+            return (), matmul(jnp.exp(log_entries(self.may_forbid, z, log_v)), vector)
 
         return self.columns(block, f, epsilon, g / epsilon, vector)[1]
 
@@ -217,11 +234,11 @@ class Streamed:
 
         def block(z, given, local):
             y, log_v = given
-            plan = jnp.exp(z + log_v[:, None])
+            plan = jnp.exp(log_entries(self.may_forbid, z, log_v))
             return jnp.sum(local.cost_block(y) * plan), ()
 
-        alone = dataclasses.replace(self, y=self.y[:1], mesh=None)
-        return self.columns(block, f, epsilon, (self.y, g / epsilon), alone)[0]
+        inputs = self.y, g / epsilon
+        return self.columns(block, f, epsilon, inputs, self._alone())[0]
 
     def largest(
         self, f: jax.Array, g: jax.Array, epsilon: jax.Array, k: int, axis: int
@@ -243,13 +260,15 @@ class Streamed:
                 index = jnp.pad(index + first.astype(index.dtype), fill)
                 return Largest(*sharding.merge_largest(where, log, index))
 
-            alone = dataclasses.replace(self, y=self.y[:1], mesh=None)
+            alone = self._alone()
             run = sharding.everywhere(where, mine)
             return run((alone, f, epsilon), (self.y, g))
 
         def block(z, log_v, _):
             indices = top_k(z.astype(jnp.float32), k)
-            log = jnp.take_along_axis(z, indices, axis=1) + log_v[:, None]
+            log = log_entries(
+                self.may_forbid, jnp.take_along_axis(z, indices, axis=1), log_v
+            )
             return (), Largest(log, indices)
 
         return self.columns(block, f, epsilon, g / epsilon)[1]
@@ -257,27 +276,31 @@ class Streamed:
     def moments(self, rows: jax.Array, columns: jax.Array):
         """([], [], []) largest, mean and mean square about it of the costs.
 
-        rows [n], columns [m]: bool, the atoms that count. Two passes without
-        exponentials.
+        rows [n], columns [m]: bool, the atoms that count; forbidden pairs do not. Two
+        passes without exponentials.
         """
         zero, one = jnp.zeros(rows.shape, self.dtype), jnp.ones((), self.dtype)
-        count = jnp.sum(rows, dtype=zero.dtype) * jnp.sum(columns, dtype=zero.dtype)
+        low = FORBIDDEN * finite_minus_inf(self.dtype) if self.may_forbid else -jnp.inf
 
         def first(z, real, rows):
-            both = real[:, None] & rows[None, :] & (z != -jnp.inf)
+            both = real[:, None] & rows[None, :] & ~(z <= low)
             # -z are the costs. By place: the derivative of a maximum compares with
             # what was rounded another way, and is 0 / 0 where nothing is equal.
             real = jnp.where(both, -z, -jnp.inf)
             place = jnp.argmax(jax.lax.stop_gradient(real), axis=1, keepdims=True)
             top = jnp.take_along_axis(real, place, axis=1)[:, 0]
-            return jnp.sum(jnp.where(both, -z, 0)), top
+            sums = jnp.sum(jnp.where(both, -z, 0))
+            return (sums, jnp.sum(both, dtype=z.dtype) if self.may_forbid else ()), top
 
-        total, top = self.columns(first, zero, one, columns, rows)
+        (total, count), top = self.columns(first, zero, one, columns, rows)
+        if not self.may_forbid:
+            some = (jnp.sum(side, dtype=zero.dtype) for side in (rows, columns))
+            count = math.prod(some, start=one)
         mean = total / count
 
         def second(z, real, shared):
             rows, mean = shared
-            both = real[:, None] & rows[None, :] & (z != -jnp.inf)
+            both = real[:, None] & rows[None, :] & ~(z <= low)
             # Not where(both, (..) ** 2, 0): the derivative of an infinity is NaN.
             return jnp.sum(jnp.where(both, -z - mean, 0) ** 2), ()
 

@@ -5,7 +5,23 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns.numerics import matmul
+from jaxsns.numerics import finite_minus_inf, matmul
+
+FORBIDDEN = (
+    1e-5  # of `finite_minus_inf`: what is further below stands for a forbidden pair
+)
+
+
+def log_entries(may_forbid: bool, z: jax.Array, log_v: jax.Array) -> jax.Array:
+    """[k, ...] logarithms of entries, given reduced costs z [k, ...] and log_v [k].
+
+    Potentials of a column without permitted pairs cancel what stands for these.
+    """
+    log = z + log_v[:, None]
+    if not may_forbid:
+        return log
+    low = finite_minus_inf(z.dtype)
+    return jnp.where(z <= FORBIDDEN * low, low, log)
 
 
 class StreamedKernel(NamedTuple):
@@ -19,9 +35,11 @@ class StreamedKernel(NamedTuple):
     factorisable = False
 
     def _columns(self, function, inputs=(), shared=()):
+        may_forbid = self.geometry.may_forbid
+
         def block(z, given, shared):
             log_v, more = given
-            return function(jnp.exp(z + log_v[:, None]), more, shared)
+            return function(jnp.exp(log_entries(may_forbid, z, log_v)), more, shared)
 
         return self.geometry.columns(
             block, self.f, self.epsilon, (self.log_v, inputs), shared

@@ -8,6 +8,7 @@ from jaxsns.barycentres.fixed_support import Barycentre
 from jaxsns.barycentres.free_support import FreeBarycentre
 from jaxsns.geometry import Dense, Grid, PointCloud
 from jaxsns.geometry.costs import PNorm, pnorm
+from jaxsns.geometry.learnable import Parametric
 from jaxsns.losses.divergence import Divergence
 from jaxsns.partial import PartialSolution
 from jaxsns.problem.problem import Problem
@@ -22,6 +23,7 @@ DATACLASSES = (
     FreeBarycentre,
     Grid,
     History,
+    Parametric,
     PartialSolution,
     PointCloud,
     Problem,

@@ -280,6 +280,8 @@ def make_problem(
     given = [x for x in (masses_a, masses_b) if x is not None]
     dtype = np.result_type(geometry.dtype, *[x.dtype for x in given])
     geometry = geometry.astype(dtype)
+    if isinstance(geometry, PointCloud):
+        geometry = geometry.settled()
     _check_size(geometry)
     if masses_a is None:
         like = np.ones(1, dtype) if masses_b is None else masses_b.astype(dtype)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Streamed
-from jaxsns.numerics import finite_minus_inf
+from jaxsns.numerics import finite_minus_inf, is_forbidden
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem
 from jaxsns.recording.recorder import Recorder
@@ -63,9 +63,13 @@ def coarse(arranged: ClusteredProblem) -> tuple[Problem, Streamed, jax.Array]:
     sides = (geometry.x, row_points, a, x), (geometry.y, column_points, b, y)
     for points, means, mass, shape in sides:
         pairs = dataclasses.replace(geometry, x=points, y=means, mesh=None)
+        # <x, y> measures how far apart two points are once its parts of one are gone.
+        if pairs.cost == "dot":
+            pairs = dataclasses.replace(pairs, cost="sqeuclidean")
         index = jnp.arange(points.shape[0])[:, None]
         own = pairs.pair_costs(index, index // shape.size)[:, 0]
-        width += jnp.sum(jnp.where(mass > 0, mass * own, 0)) / jnp.sum(mass)
+        counts = (mass > 0) & ~is_forbidden(own)
+        width += jnp.sum(jnp.where(counts, mass * own, 0)) / jnp.sum(mass)
     across = dataclasses.replace(geometry, y=column_points, mesh=None)
     return costs, across, width
 
