@@ -38,6 +38,12 @@ def test_eight_devices():
     assert process.returncode == 0, output
 
 
+def test_inside_shard_map():
+    process = _start("on_shard_map.py")
+    output = process.communicate(timeout=600)[0]
+    assert process.returncode == 0, output
+
+
 def test_two_processes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,0 +1,180 @@
+"""Checks inside `shard_map` on four simulated devices; run by `test_devices`.
+
+The number of devices must be set before JAX starts. Prints one line a check.
+"""
+
+import os
+import sys
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
+
+import jaxsns  # noqa: E402
+from jaxsns import gaussian  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+MESH = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
+LANES, ALL = PartitionSpec("d"), PartitionSpec()
+RANDOM = np.random.default_rng(0)
+WEIGHTS = jnp.asarray(RANDOM.normal(size=40))  # of potentials, so that gradients tell
+TIGHT = {"epsilon": 0.1, "tolerance": 1e-12}
+
+
+def weighed(x):
+    return jnp.vdot(WEIGHTS[: x.shape[-1]], x)
+
+
+def solve(cost, scale, **options):
+    out = jaxsns.solve(scale * cost, **TIGHT, **options)
+    return weighed(out.f - jnp.mean(out.f)) + out.value
+
+
+def divergence(points, scale):
+    x, y = points[:4], scale * points[4:]
+    return jaxsns.sinkhorn_divergence(x, y, **TIGHT).value
+
+
+def layer(points, scale):
+    return jaxsns.transport_loss(points[:4], scale * points[4:], epsilon=0.1)
+
+
+def sort(values, scale):
+    return weighed(jaxsns.soft_sort(scale * values))
+
+
+def partly(cost, scale):
+    return jaxsns.solve_partial(scale * cost, share=0.6, **TIGHT).value
+
+
+def barycentre(masses, scale):
+    masses = masses / jnp.sum(masses, axis=1, keepdims=True)
+    places = jnp.arange(masses.shape[1]) / masses.shape[1]
+    costs = jnp.broadcast_to((places[:, None] - places) ** 2, (2, 5, 5))
+    weights = jax.nn.softmax(masses[:, 0])
+    found = jaxsns.fixed_support_barycentre(scale * costs, masses, weights, **TIGHT)
+    return weighed(found.mass)
+
+
+def free_barycentre(points, scale):
+    masses, start = jnp.full((2, 4), 0.25), points[0, :3]
+    found = jaxsns.free_support_barycentre(
+        scale * points, masses, start, epsilon=0.5, tolerance=1e-10
+    )
+    return weighed(found.support[:, 0])
+
+
+def mean_covariance(roots, scale):
+    covariances = roots @ jnp.swapaxes(roots, 1, 2) + scale * jnp.eye(2)
+    return weighed(gaussian.barycentre(covariances).matrix[0])
+
+
+def streamed(points, scale):
+    cloud = jaxsns.PointCloud(points[:4], scale * points[4:], streamed=True, block=16)
+    return jaxsns.solve(cloud, epsilon=0.5, tolerance=1e-10).value
+
+
+def option(**options):
+    return lambda cost, scale: solve(cost, scale, **options)
+
+
+FUNCTIONS = {  # name -> function of what a device has and of what all have, size
+    "auto": (solve, (6, 7)),
+    "larger": (solve, (33, 5)),
+    "sinkhorn": (option(method="sinkhorn"), (6, 7)),
+    "newton": (option(method="newton"), (6, 7)),
+    "unbalanced": (option(rho_a=1.0, rho_b=2.0), (6, 7)),
+    "divergence": (divergence, (9, 2)),
+    "layer": (layer, (9, 2)),
+    "sort": (sort, (6,)),
+    "partial": (partly, (6, 7)),
+    "barycentre": (barycentre, (2, 5)),
+    "free": (free_barycentre, (2, 4, 2)),
+    "gaussian": (mean_covariance, (2, 2, 2)),
+    "streamed": (streamed, (9, 2)),
+}
+
+
+def same(name, mine, theirs, rtol):
+    """Print what differs, and fail if it is too much or not a number."""
+    scale = np.max(np.abs(theirs))
+    difference = float(np.max(np.abs(np.asarray(mine) - np.asarray(theirs))) / scale)
+    print(f"{name}: {difference:.1e}", flush=True)
+    assert scale > 0, name
+    assert difference <= rtol, name
+
+
+def inside(name, lanes):
+    """Value and gradient of a device's own problems are those of each by itself."""
+    function, size = FUNCTIONS[name]
+    data = jnp.asarray(RANDOM.random((4 * lanes, *size)))
+    both = jax.value_and_grad(function, (0, 1))
+
+    def mine(data, scale):
+        if lanes > 1:
+            total = lambda d, s: jnp.sum(jax.vmap(function, (0, None))(d, s))
+            value, (change, other) = jax.value_and_grad(total, (0, 1))(data, scale)
+            return value[None], change, other
+        value, (change, other) = both(data[0], scale)
+        return value[None], change[None], other
+
+    # What all devices have gets the sum of their derivatives.
+    divided = jax.shard_map(
+        mine, mesh=MESH, in_specs=(LANES, ALL), out_specs=(LANES, LANES, ALL)
+    )
+    value, change, other = jax.jit(divided)(data, jnp.asarray(1.1))
+    alone = jax.jit(both)
+    expected = [alone(x, jnp.asarray(1.1)) for x in data]
+    values = np.asarray([v for v, _ in expected]).reshape(4, lanes)
+    same(f"{name} x {lanes}, value", value, values.sum(axis=1), 1e-9)
+    changes = np.asarray([c for _, (c, _) in expected])
+    same(f"{name} x {lanes}, gradient", change, changes, 1e-7)
+    same(f"{name} x {lanes}, shared", other, sum(o for _, (_, o) in expected), 1e-7)
+
+
+def explicit(name):
+    """A batch on the axes that `make_mesh` gives by default, and stays divided."""
+    function, size = FUNCTIONS[name]
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Explicit,))
+    data = jnp.asarray(RANDOM.random((8, *size)))
+    divided = jax.device_put(data, NamedSharding(mesh, LANES))
+
+    def total(data, scale):
+        values = jax.vmap(function, (0, None))(data, scale)
+        return jnp.sum(values), values
+
+    run = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
+    (_, value), (change, other) = run(divided, jnp.asarray(1.1))
+    (_, values), (changes, others) = run(data, jnp.asarray(1.1))
+    assert value.sharding.spec[0] == change.sharding.spec[0] == "d", name
+    same(f"{name}, explicit, value", value, np.asarray(values), 1e-9)
+    same(f"{name}, explicit, gradient", change, np.asarray(changes), 1e-7)
+    same(f"{name}, explicit, shared", other, np.asarray(others), 1e-7)
+
+
+def nothing_varies():
+    """What all devices have alike gives what is known to be alike."""
+    cost = jnp.asarray(RANDOM.random((6, 7)))
+    run = lambda cost: jax.value_and_grad(solve)(cost, 1.1)
+    divided = jax.shard_map(run, mesh=MESH, in_specs=ALL, out_specs=ALL)
+    value, change = jax.jit(divided)(cost)
+    values, changes = jax.jit(run)(cost)
+    same("nothing varies, value", value, values, 1e-12)
+    same("nothing varies, gradient", change, changes, 1e-10)
+
+
+if __name__ == "__main__":
+    assert jax.device_count() == 4
+    checks = {name: lambda name=name: inside(name, 1) for name in FUNCTIONS}
+    for name in ("auto", "larger", "sort"):
+        checks[f"{name} in lanes"] = lambda name=name: inside(name, 2)
+    for name in ("auto", "larger", "divergence"):
+        checks[f"{name} explicit"] = lambda name=name: explicit(name)
+    checks["nothing varies"] = nothing_varies
+    for check in sys.argv[1:] or checks:
+        checks[check]()
