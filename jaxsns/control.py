@@ -90,7 +90,8 @@ def _scope(calls: Sequence[tuple[Function, tuple]], operands: Any) -> _Scope | N
 def _checked(manual: tuple[str, ...]) -> bool:
     """Tell whether types say what varies: not so with check_vma=False."""
     cast = lambda: jax.lax.pcast(jnp.zeros(()), manual, to="varying")
-    return bool(jax.eval_shape(cast).manual_axis_type.varying)
+    kind = jax.eval_shape(cast).manual_axis_type
+    return kind is not None and bool(kind.varying)
 
 
 def _varied(function: Function, axes: Sequence[str]) -> Function:

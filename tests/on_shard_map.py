@@ -171,7 +171,7 @@ def nothing_varies():
 if __name__ == "__main__":
     assert jax.device_count() == 4
     checks = {name: lambda name=name: inside(name, 1) for name in FUNCTIONS}
-    for name in ("auto", "larger", "sort"):
+    for name in ("auto", "sort"):
         checks[f"{name} in lanes"] = lambda name=name: inside(name, 2)
     for name in ("auto", "larger", "divergence"):
         checks[f"{name} explicit"] = lambda name=name: explicit(name)
