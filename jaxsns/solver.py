@@ -72,7 +72,7 @@ def _recording(history: bool, progress: Any) -> RecordingOptions | None:
 # Compiled, since one by one these operations and the many of the derivative took longer
 # to compile for a new shape than all together.
 @jax.jit
-def _attached(problem: Problem, f: jax.Array, g: jax.Array, options: Options):
+def _attached(problem: Problem, f: jax.Array, g: jax.Array, options: Any):
     """Potentials with the derivative of the solution, and the tolerance that counted."""
     floor = dual.rounding_error(problem, f, g, options.rounding_share)
     tolerance = jax.lax.stop_gradient(jnp.maximum(options.tolerance, floor))

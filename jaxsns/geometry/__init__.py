@@ -3,9 +3,8 @@
 from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.grid import Grid
 from jaxsns.geometry.point_cloud import PointCloud
+from jaxsns.geometry.protocol import Geometry
 from jaxsns.geometry.streamed import Streamed
 from jaxsns.geometry.transposed import TransposedCost
-
-Geometry = Dense | PointCloud | Streamed | TransposedCost | Grid
 
 __all__ = ["Dense", "TransposedCost", "Geometry", "Grid", "PointCloud", "Streamed"]
