@@ -36,6 +36,10 @@ class Kernel(Protocol):
         """(K o K) v, [n]."""
         ...
 
+    def sums(self, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums of K diag(v)."""
+        ...
+
 
 class DenseKernel(NamedTuple):
     """Non-negative matrix K [n, m] with its products."""
@@ -55,6 +59,11 @@ class DenseKernel(NamedTuple):
     def normal(self, weights: jax.Array, u: jax.Array) -> jax.Array:
         """K diag(weights) K^T u, [n]."""
         return self.times(weights * self.transpose_times(u))
+
+    def sums(self, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums of K diag(v)."""
+        plan = self.matrix * v[None, :]
+        return jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
 
     def squares_times(self, v: jax.Array) -> jax.Array:
         """(K o K) v, [n]: diagonals of products of K; one sweep over K."""

@@ -308,6 +308,10 @@ class Streamed:
         largest = top[jnp.argmax(jax.lax.stop_gradient(top))]
         return largest, mean, squares / count
 
+    def plan_kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
+        """Kernel K and scale [m] of the plan K diag(scale)."""
+        return self.kernel(f, g, epsilon), jnp.ones_like(g)
+
     def kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> StreamedKernel:
         """Return the plan of finite potentials, behind its products."""
         return StreamedKernel(self, f, g / epsilon, epsilon)

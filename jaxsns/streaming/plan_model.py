@@ -54,6 +54,10 @@ class PlanModel(NamedTuple):
         """Product with diag(weights) between it and its transposed, [n]."""
         return self.times(weights * self.transpose_times(u))
 
+    def sums(self, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums, scaled by v."""
+        return self.times(v), v * self.transpose_times(jnp.ones_like(self.alpha))
+
     def squares_times(self, v: jax.Array) -> jax.Array:
         """Squares of entries times v, [n], as if no entry were in both parts."""
         far = self._far(self.alpha**2, self.flow**2, self.beta**2, v)
