@@ -159,8 +159,9 @@ def summary(records: list[Record]) -> str:
         most = max(most, (ratio, f"{_at(auto)}, {auto['dtype']}: {best['contender']}"))
     runs = sum(x.peers for x in duels)
     lost = ", ".join(_at(x.auto) for x in behind) or "nowhere"
-    return f"""- At tolerance {HEADLINE:g} and epsilon at most 0.01 of the largest cost in
-  float64: {len(headline)} settings. The fastest peer takes {_mean(headline):.1f} times as long
+    mean = _mean(headline)
+    return f"""- At tolerance {HEADLINE:g} and epsilon at most 0.01 of the largest cost
+  (float64): {len(headline)} settings. The fastest peer takes {mean:.1f} times as long
   in geometric mean. In {bounds} of them no peer finished, so the ratio is a bound.
 - Least ratio of all {len(duels)} settings with peers: {least.ratio:.2f}
   ({_at(least.auto)}).
