@@ -14,8 +14,7 @@ def maxima(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     """[m] maxima over the rows of function(*arrays), which maps rows to [rows, m].
 
     It may return several matrices. On a CPU it is a loop over a few rows: XLA writes
-    the whole matrix first otherwise, and reduces it in twice the time or more
-    (docs/decisions.md).
+    the whole matrix first otherwise, and reduces it in twice the time or more [D20].
     """
     n = arrays[0].shape[0]
 
