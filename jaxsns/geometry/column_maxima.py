@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-ROWS = 8  # at a time
-SMALL = 2**16  # entries, up to which a loop costs more than it saves
+ROWS = 8  # at a time [D20]
+SMALL = 2**16  # entries, up to which a loop costs more than it saves [D20]
 
 
 def maxima(function: Callable[..., Any], *arrays: jax.Array) -> Any:

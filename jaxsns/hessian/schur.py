@@ -23,8 +23,8 @@ from jaxsns.linear import cholesky
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import default_shift, matmul
 
-STRIPES = 4  # in which a matrix is built before it is factorised
-WHOLE = 128  # rows, up to which it is built at once: less to compile
+STRIPES = 4  # in which a matrix is built before it is factorised [D21]
+WHOLE = 128  # rows, up to which it is built at once: less to compile [D21]
 
 
 class SchurSystem(NamedTuple):
