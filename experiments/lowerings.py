@@ -38,19 +38,22 @@ def least(function: Callable[..., Any], *arrays: jax.Array) -> float:
     return 1e3 * min(times)
 
 
+def _tops(cost: jax.Array, f: jax.Array) -> jax.Array:
+    return f[:, None] - cost
+
+
 def rows(dtype: Any) -> list[Row]:
     """What is compared: a name, our way, the plain way, and its arguments."""
     draw = lambda k, *shape: jax.random.uniform(jax.random.key(k), shape, dtype)
+    loop = lambda cost, f: column_maxima.maxima(_tops, cost, f)
+    plain = lambda cost, f: jnp.max(_tops(cost, f), axis=0)
+    eight = lambda k, v: DenseKernel(k).squares_times(v)
+    one = lambda k, v: jnp.sum(k * k * v[None, :], axis=1)
     out: list[Row] = []
     for n in (500, 1000, 2000):
         cost, f, v = draw(0, n, n), draw(1, n), draw(2, n)
-        tops = lambda c, f: f[:, None] - c
-        ours = lambda c, f: column_maxima.maxima(tops, c, f)
-        plain = lambda c, f: jnp.max(tops(c, f), axis=0)
-        out.append((f"column maxima, n = {n}", ours, plain, (cost, f)))
-        squares = lambda k, v: DenseKernel(k).squares_times(v)
-        one_sum = lambda k, v: jnp.sum(k * k * v[None, :], axis=1)
-        out.append((f"sums of squares, n = {n}", squares, one_sum, (cost, v)))
+        out.append((f"column maxima, n = {n}", loop, plain, (cost, f)))
+        out.append((f"sums of squares, n = {n}", eight, one, (cost, v)))
     table = draw(3, 200, 20_000)
     native = lambda x: jax.lax.top_k(x, 32)[1]
     groups = lambda x: top_k(x, 32)
