@@ -68,7 +68,7 @@ class DenseKernel(NamedTuple):
     def squares_times(self, v: jax.Array) -> jax.Array:
         """(K o K) v, [n]: diagonals of products of K; one sweep over K."""
         k, m = self.matrix, self.matrix.shape[1]
-        # Eight sums at once: one alone waits for each of its additions.
+        # Eight sums at once: one alone waits for each of its additions [D20].
         width = m // 8
         parts = [slice(i * width, (i + 1) * width) for i in range(8)]
         sums = sum(k[:, p] * k[:, p] * v[None, p] for p in parts)

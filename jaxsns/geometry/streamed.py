@@ -22,6 +22,7 @@ from jaxsns.geometry.streamed_kernel import FORBIDDEN, StreamedKernel, log_entri
 from jaxsns.geometry.top_k import top_k
 from jaxsns.numerics import finite_minus_inf, is_forbidden, matmul, permitted_costs
 
+# [D26]
 BLOCK = 1 << 21  # entries of a block: a few of them fit into a cache or are 8 MiB each
 
 

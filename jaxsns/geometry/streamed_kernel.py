@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxsns.numerics import finite_minus_inf, matmul
 
+# [D30]
 FORBIDDEN = (
     1e-5  # of `finite_minus_inf`: what is further below stands for a forbidden pair
 )

@@ -30,8 +30,9 @@ from jaxsns.numerics import machine_epsilon
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem, has_gauge
 
+# [D15]
 LARGEST_FACTORISED = 4096  # rows of the smaller side; above it, conjugate gradients
-MOST_STEPS = 100_000  # of conjugate gradients
+MOST_STEPS = 100_000  # of conjugate gradients [D15]
 
 
 Solve = Callable[[schur.SchurSystem, jax.Array], jax.Array]
@@ -206,7 +207,8 @@ def spectral_gap(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
 def optimal_value(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     """[] dual value whose first derivative ignores that f and g move (envelope).
 
-    At an optimum their contribution is zero; leaving it out saves the linear solve.
+    At an optimum their contribution is zero; leaving it out saves the linear solve
+    [D16].
     The derivative is a function of the f and g passed in, so second derivatives
     are right if those are attached.
     """

@@ -20,8 +20,8 @@ from jaxsns.linear.ell import Ell
 from jaxsns.numerics import matmul, safe_log
 from jaxsns.streaming.clusters import ClusterLayout
 
-KEPT = 32  # entries in the list of a row or column
-COMPARED = 2048  # columns whose lists are compared with those of rows at a time
+KEPT = 32  # entries in the list of a row or column [D23]
+COMPARED = 2048  # columns whose lists are compared with those of rows at a time [D23]
 
 
 class PlanModel(NamedTuple):
