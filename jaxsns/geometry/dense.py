@@ -18,7 +18,6 @@ from jaxsns.numerics import (
     smallest_kept,
 )
 
-
 SPREAD_ROWS = 64  # of which a spread is measured, in rows [D04]
 
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns.geometry import Geometry
 from jaxsns.numerics import machine_epsilon, permitted_costs
 from jaxsns.problem.problem import Problem
 from jaxsns.status import Status, code
@@ -112,7 +111,7 @@ def check_values(problem: Problem) -> None:
     _check_numbers(problem)
 
 
-def check_arrays(geometry: Geometry, a: jax.Array, b: jax.Array) -> None:
+def check_arrays(geometry: Any, a: jax.Array, b: jax.Array) -> None:
     """Costs and masses, of which a scale, and so epsilon, may be derived."""
     for name, array in geometry.arrays.items():
         if not is_traced(array):
