@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import gmres
 
+from jaxsns import control
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import machine_epsilon
 from jaxsns.problem import gauge
@@ -76,7 +77,7 @@ def _attach_jvp(primals, tangents):
     # transpose an `optimization_barrier` of which an operand has a tangent of zeros.
     _, direct = jax.jvp(lambda q: image(q, flat), (terms,), (tangents[0],))
     _, along = jax.linearize(lambda v: image(terms, v), flat)
-    moved = jax.lax.custom_linear_solve(
+    moved = control.custom_linear_solve(
         lambda v: v - along(v),
         direct,
         lambda product, b: _gmres(product, b),

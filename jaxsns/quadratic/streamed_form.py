@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import PointCloud
 from jaxsns.numerics import matmul
 from jaxsns.problem import dual, gauge
@@ -215,5 +216,5 @@ def change(terms: Terms, old, new) -> jax.Array:
         moved = jnp.where(real[:, None], jnp.abs(first - second), 0)
         return total + jnp.sum(moved), None
 
-    total, _ = jax.lax.scan(block, jnp.zeros((), left.dtype), (index, real))
+    total, _ = control.scan(block, jnp.zeros((), left.dtype), (index, real))
     return total / jnp.sum(given.a)
