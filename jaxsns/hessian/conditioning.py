@@ -9,7 +9,7 @@ from jaxsns.hessian.schur import SchurSystem
 from jaxsns.linear import lapack
 from jaxsns.numerics import machine_epsilon, matmul
 
-PRODUCTS = 48  # of Lanczos' method; 1e-8 is found to 10 per cent with fewer
+PRODUCTS = 48  # of Lanczos' method; 1e-8 is found to 10 per cent with fewer [D42]
 
 
 @jax.named_scope("conditioning")

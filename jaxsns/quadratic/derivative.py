@@ -22,7 +22,8 @@ from jaxsns.problem.problem import Problem
 from jaxsns.quadratic import forms
 from jaxsns.quadratic.terms import Terms
 
-RESTART = 30  # directions that are kept, each of the size of what is carried
+RESTART = 30  # directions that are kept, each of the size of what is carried [D41]
+# [D41]
 RESTARTS = 10
 
 

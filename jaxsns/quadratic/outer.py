@@ -26,14 +26,17 @@ from jaxsns.solver import solve
 from jaxsns.solvers import loop
 from jaxsns.status import Status, code
 
-SHARE = 0.1  # error of the marginals over the plan's last change
+SHARE = 0.1  # error of the marginals over the plan's last change [D41]
+# [D41]
 FINE_SHARE = 1e-3  # the same where steps are extrapolated: errors would mislead that
+# [D41]
 SOON = 4.0  # times the tolerance: the change from which on the next one may be the last
-LARGEST, FINE_LARGEST = 1e-2, 1e-3  # of those errors
-ROUNDING = 64  # units of rounding of the objective that are no rise
-NEAR = 0.3  # change of the plan below which steps are extrapolated
+LARGEST, FINE_LARGEST = 1e-2, 1e-3  # of those errors [D41] [D41]
+ROUNDING = 64  # units of rounding of the objective that are no rise [D41]
+NEAR = 0.3  # change of the plan below which steps are extrapolated [D41]
+# [D41]
 MOST = 1 << 22  # numbers carried for which that is done: it keeps ten times as many
-SHORTEST = 1e-4  # step; one that has to be shorter will not help
+SHORTEST = 1e-4  # step; one that has to be shorter will not help [D41]
 
 
 class Options(NamedTuple):

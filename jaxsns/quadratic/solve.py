@@ -23,6 +23,7 @@ from jaxsns.solvers import loop, registry
 from jaxsns.solvers.options import Options as Method
 from jaxsns.status import Status, code
 
+# [D41]
 MAX_STEPS = 1_000
 
 

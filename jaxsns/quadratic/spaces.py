@@ -18,7 +18,7 @@ from jaxsns.numerics import machine_epsilon, matmul
 from jaxsns.problem.checks import is_traced
 from jaxsns.problem.inputs import as_float
 
-ASYMMETRY = 100  # units of rounding, relative to the largest entry
+ASYMMETRY = 100  # units of rounding, relative to the largest entry [D41]
 
 
 @jax.tree_util.register_dataclass

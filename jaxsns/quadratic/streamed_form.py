@@ -24,8 +24,8 @@ from jaxsns.quadratic.evaluation import Evaluation
 from jaxsns.quadratic.spaces import LowRank, Matrix, Points
 from jaxsns.quadratic.terms import Terms, first_part, second_part
 
-BLOCK = 1 << 20  # entries of two plans that exist at a time
-LEAST = 1e-8  # singular value, over the largest, that points are stretched by
+BLOCK = 1 << 20  # entries of two plans that exist at a time [D41]
+LEAST = 1e-8  # singular value, over the largest, that points are stretched by [D41]
 
 
 class Side(NamedTuple):
