@@ -320,18 +320,18 @@ def test_a_newton_solve_goes_on_from_what_was_saved():
     assert done <= 2 * int(whole.counts.sweeps) + 15
 
 
-def test_masses_near_the_limit_of_float32():
-    """Right, or NONFINITE with NaN where sums overflow; never a number that is not."""
+@pytest.mark.parametrize("size", [1e36, 1e37])
+def test_masses_near_the_limit_of_float32(size):
+    """Right, though costs times masses overflow.
+
+    Some lanes were CONVERGED with potentials that were NaN, some were NONFINITE.
+    """
     setting = Setting((12, 12), "float32")
     lanes = _clean(setting, 9)
     total = lanes.a.sum(1, keepdims=True)
-    large = lanes._replace(a=lanes.a / total * 1e36, b=lanes.b / total * 1e36)
+    large = lanes._replace(a=lanes.a / total * size, b=lanes.b / total * size)
     answers = solving.solve(setting, large)
-    overflown = answers.status == Status.NONFINITE
-    assert 0 < overflown.sum() < LANES
-    assert np.all(np.isnan(answers.f[overflown]))
-    fine = np.flatnonzero(~overflown)
-    answers = solving.Answers(*(v[fine] for v in answers))
+    assert not np.any(answers.status == Status.NONFINITE)
     # Costs times such masses overflow: a value may be infinite, and says so.
-    words = checks.judge(setting, problems.some(large, fine), answers).violations
+    words = checks.judge(setting, large, answers).violations
     assert not [w for ws in words for w in ws if not w.startswith(("value", "primal"))]
