@@ -12,7 +12,6 @@ import jaxsns
 from experiments.drills import checks, problems, solving
 from experiments.drills.problems import Setting
 from jaxsns import Dense, NewtonOptions, Problem, Status
-from jaxsns.hessian import mixed_precision
 from jaxsns.hessian import schur as schur
 from jaxsns.linear import lane_algebra as lane_algebra
 from jaxsns.linear.conjugate_gradient import CGResult
@@ -102,9 +101,6 @@ def broken(monkeypatch):
             result(rhs), jnp.asarray(1, jnp.int32), jnp.asarray(True)
         )
         monkeypatch.setattr(schur, "solve_cg", lambda s, rhs, *_: end(rhs))
-        monkeypatch.setattr(
-            mixed_precision, "solve", lambda s, rough, rhs, *_: end(rhs)
-        )
         monkeypatch.setattr(lane_algebra, "solve_definite", lambda m, rhs: result(rhs))
         jax.clear_caches()
 
@@ -114,7 +110,7 @@ def broken(monkeypatch):
 
 
 @pytest.mark.parametrize("result", [_nothing, _rubbish])
-def test_directions_in_two_precisions_that_mislead_are_refused(broken, result):
+def test_directions_that_mislead_are_refused(broken, result):
     """They claim to have converged; sweeps go on, and what is said is true."""
     cost, even = R.random((140, 140)), np.full(140, 1 / 140)
     broken(result)
@@ -324,18 +320,18 @@ def test_a_newton_solve_goes_on_from_what_was_saved():
     assert done <= 2 * int(whole.counts.sweeps) + 15
 
 
-def test_masses_near_the_limit_of_float32():
-    """Right, or NONFINITE with NaN where sums overflow; never a number that is not."""
+@pytest.mark.parametrize("size", [1e36, 1e37])
+def test_masses_near_the_limit_of_float32(size):
+    """Right, though costs times masses overflow.
+
+    Some lanes were CONVERGED with potentials that were NaN, some were NONFINITE.
+    """
     setting = Setting((12, 12), "float32")
     lanes = _clean(setting, 9)
     total = lanes.a.sum(1, keepdims=True)
-    large = lanes._replace(a=lanes.a / total * 1e36, b=lanes.b / total * 1e36)
+    large = lanes._replace(a=lanes.a / total * size, b=lanes.b / total * size)
     answers = solving.solve(setting, large)
-    overflown = answers.status == Status.NONFINITE
-    assert 0 < overflown.sum() < LANES
-    assert np.all(np.isnan(answers.f[overflown]))
-    fine = np.flatnonzero(~overflown)
-    answers = solving.Answers(*(v[fine] for v in answers))
+    assert not np.any(answers.status == Status.NONFINITE)
     # Costs times such masses overflow: a value may be infinite, and says so.
-    words = checks.judge(setting, problems.some(large, fine), answers).violations
+    words = checks.judge(setting, large, answers).violations
     assert not [w for ws in words for w in ws if not w.startswith(("value", "primal"))]

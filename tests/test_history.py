@@ -1,5 +1,6 @@
 """What is recorded of a solve is what happened, and who watches is told no more."""
 
+import dataclasses
 import functools
 import io
 import re
@@ -28,7 +29,9 @@ PLAIN = SinkhornOptions(tolerance=1e-10, overrelaxation=False)
 def test_errors_are_those_of_a_dense_loop():
     cost, a, b = problems.assignment(20)
     epsilon = 0.05
-    s = jaxsns.solve(cost, a, b, epsilon=epsilon, method=PLAIN, history=True)
+    # From f = 0 of these costs: without it a solve begins at that of smaller ones.
+    init = (np.zeros(20), None)
+    s = jaxsns.solve(cost, a, b, epsilon=epsilon, method=PLAIN, history=True, init=init)
     rows = s.history.rows()
     assert s.history.count == s.counts.sweeps == rows["step"].size
     np.testing.assert_array_equal(rows["step"], 1 + np.arange(rows["step"].size))
@@ -80,17 +83,13 @@ def test_a_long_solve_is_thinned_evenly_and_compiles_nothing_again():
     [
         (NewtonOptions(linear_solver="cg"), {StepKind.CG}),
         (NewtonOptions(linear_solver="cholesky"), {StepKind.CHOLESKY}),
-        (
-            NewtonOptions(linear_solver="sparse"),
-            {StepKind.SPARSE, StepKind.PRECONDITIONED, StepKind.CG, StepKind.CHOLESKY},
-        ),
         (SNSOptions(tolerance=1e-9, kept=4), {StepKind.SPARSE}),
     ],
-    ids=["cg", "cholesky", "sparse", "sns"],
+    ids=["cg", "cholesky", "sns"],
 )
 def test_kinds_and_counts_are_those_of_the_steps(method, kinds):
     cost, a, b = problems.assignment(40)
-    epsilon = 0.01 if isinstance(method, SNSOptions) else 1e-3  # only ours has a path
+    epsilon = 0.01 if isinstance(method, SNSOptions) else 3e-4  # only ours has a path
     s = jaxsns.solve(
         cost, a, b, epsilon=epsilon, method=method, tolerance=1e-9, history=True
     )
@@ -104,31 +103,15 @@ def test_kinds_and_counts_are_those_of_the_steps(method, kinds):
     sparse = np.isin(rows["kind"], [StepKind.SPARSE, StepKind.PRECONDITIONED])
     assert np.all(rows["kept"][sparse] < 1)
     assert np.all(rows["kept"][~sparse] == 1)
-    # First without a path, by sweeps; then down to the wanted epsilon.
-    path = rows["epsilon"][np.argmax(rows["epsilon"] > epsilon) :]
+    # First without a path; then down to the wanted epsilon.
+    begun = np.argmax(rows["epsilon"] > epsilon)
+    path = rows["epsilon"][begun:]
     assert np.all(rows["epsilon"] >= epsilon)
     assert np.all(np.diff(path) <= 0)
-    assert not newton[: len(newton) - len(path)].any()
+    assert not newton[: min(begun, 3)].any()
     assert rows["epsilon"][-1] == epsilon
     if isinstance(method, NewtonOptions):
-        assert rows["epsilon"][3] > epsilon  # the path, after three sweeps
-
-
-def test_share_of_kept_entries_is_that_of_the_union():
-    from jaxsns.geometry.kernel import DenseKernel
-    from jaxsns.hessian import sparse_system
-
-    n, m = 40, 50
-    matrix = R.random((n, m))
-    kernel, ones = DenseKernel(jnp.asarray(matrix)), jnp.ones
-    pattern = sparse_system.largest(kernel, ones(n), ones(m), kernel.times(ones(m)))
-    k = 8
-    share = np.asarray((matrix / matrix.sum(1, keepdims=True)), np.float32)
-    union = np.zeros((n, m), bool)
-    np.put_along_axis(union, np.argsort(-share, 1)[:, :k], True, 1)
-    by_column = np.argsort(-(share * matrix.sum(1, keepdims=True)), 0)[:k]
-    np.put_along_axis(union, by_column, True, 0)
-    np.testing.assert_allclose(sparse_system.share(pattern, k), union.mean())
+        assert 3 <= begun <= 12  # the path, after three sweeps or one kernel
 
 
 def _fixed_points(n, m):
@@ -193,6 +176,7 @@ def test_listeners_hear_each_step_of_each_lane_once(plain, monkeypatch):
     if plain:
         watch = recorder.RecordingOptions(True, listener)
         options = registry.METHODS["auto"].options
+        options = dataclasses.replace(options, tolerance=1e-10)
 
         def solve(cost, epsilon, lane):
             problem = jaxsns.make_problem(cost, epsilon=epsilon)
@@ -200,7 +184,7 @@ def test_listeners_hear_each_step_of_each_lane_once(plain, monkeypatch):
             return runner._alone("newton", True, watch, problem, options, None, lane)
 
         out = jax.jit(jax.vmap(solve))(costs, epsilons, jnp.arange(3, dtype=jnp.int32))
-        counts = out.recorder.count
+        counts = out.record.count
     else:
         solve = lambda c, e: jaxsns.solve(c, epsilon=e, history=True, progress=listener)
         counts = jax.jit(jax.vmap(solve))(costs, epsilons).history.count
@@ -224,6 +208,7 @@ def test_listeners_hear_no_step_of_a_lane_that_waits(monkeypatch):
     heard = []
     watch = recorder.RecordingOptions(True, heard.append)
     options = registry.METHODS["newton"].options
+    options = dataclasses.replace(options, tolerance=1e-10)
 
     def solve(epsilon, lane):
         problem = jaxsns.make_problem(cost, epsilon=epsilon)
@@ -232,7 +217,7 @@ def test_listeners_hear_no_step_of_a_lane_that_waits(monkeypatch):
 
     out = jax.jit(jax.vmap(solve))(epsilons, jnp.arange(3, dtype=jnp.int32))
     jax.effects_barrier()
-    table = jaxsns.History(out.recorder.table, out.recorder.count)
+    table = jaxsns.History(out.record.table, out.record.count)
     products = [table.rows(lane)["products"][-1] for lane in range(3)]
     kinds = [table.rows(lane)["kind"] != jaxsns.StepKind.SWEEP for lane in range(3)]
     assert all(kind.any() for kind in kinds)
@@ -381,6 +366,6 @@ def test_profiles_name_the_parts():
     names = functools.reduce(
         set.union, (set(x.split("/")) for x in re.findall(r'op_name="([^"]*)"', text))
     )
-    assert {"path", "absorb", "sweep", "newton", "judge"} <= names
+    assert {"stabilise", "sweep", "newton", "check"} <= names
     for name in ("jaxsns.solve", "jaxsns.implicit"):
         assert any(name in part for part in names)

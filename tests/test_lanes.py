@@ -8,8 +8,8 @@ import references
 
 import jaxsns
 from jaxsns import Status
-from jaxsns.linear import lane_algebra
-from jaxsns.solvers.batched import vmap as batching
+from jaxsns.linear import lane_algebra, mapping
+from jaxsns.solvers.sinkhorn.fixed_length import unrolled_sinkhorn
 
 R = np.random.default_rng(0)
 
@@ -101,8 +101,8 @@ def test_gradients_and_nested_batches_in_step():
 def test_chunks_are_put_together_again():
     double = lambda xs: jax.tree.map(lambda x: 2 * x, xs)
     x = jnp.arange(14.0).reshape(7, 2)
-    np.testing.assert_array_equal(batching.in_chunks(double, x, 3), 2 * x)
-    np.testing.assert_array_equal(batching.in_chunks(double, x, 8), 2 * x)
+    np.testing.assert_array_equal(mapping.in_chunks(double, x, 3), 2 * x)
+    np.testing.assert_array_equal(mapping.in_chunks(double, x, 8), 2 * x)
 
 
 @pytest.mark.parametrize("left", [[], [3], [0, 2, 6], range(7)])
@@ -115,7 +115,7 @@ def test_what_is_left_is_gathered_and_put_back(left):
         calls.append(argument.shape)
         return 10 * argument + before
 
-    out = batching.finish(function, x, -x, mask, 2)
+    out = mapping.finish(function, x, -x, mask, 2)
     np.testing.assert_allclose(out, jnp.where(mask, 9 * x, -x))
     assert calls == [(2,)]
 
@@ -139,21 +139,21 @@ def test_easy_lanes_sweep_and_hard_ones_go_on():
 
 def _sweeps(cost, a, b, epsilon, number):
     """Sinkhorn in NumPy: rows, then columns."""
-    f, g = np.zeros(a.size), None
-    for _ in range(number + 1):
-        if g is not None:
-            rows = np.log(np.exp((g[None] - cost) / epsilon).sum(1))
-            f = epsilon * (np.log(a) - rows)
+    g = np.zeros(b.size)
+    for _ in range(number):
+        rows = np.log(np.exp((g[None] - cost) / epsilon).sum(1))
+        f = epsilon * (np.log(a) - rows)
         columns = np.log(np.exp((f[:, None] - cost) / epsilon).sum(0))
         g = epsilon * (np.log(b) - columns)
     return np.exp((f[:, None] + g - cost) / epsilon)
 
 
-@pytest.mark.parametrize("n", [6, 40])
+@pytest.mark.parametrize("shape", [(6, 8), (8, 6), (40, 42), (42, 40)])
 @pytest.mark.parametrize("steps", [1, 7])
-def test_a_fixed_number_of_sweeps(n, steps):
-    costs = R.random((3, n, n + 2))
-    a, b = np.full(n, 1 / n), np.full(n + 2, 1 / (n + 2))
+def test_a_fixed_number_of_sweeps(shape, steps):
+    n, m = shape
+    costs = R.random((3, n, m))
+    a, b = np.full(n, 1 / n), np.full(m, 1 / m)
     run = lambda c, k: jaxsns.solve(
         c, epsilon=0.05, tolerance=1e-6, max_steps=k, early_stop=False
     )
@@ -164,10 +164,56 @@ def test_a_fixed_number_of_sweeps(n, steps):
         np.testing.assert_allclose(alone.plan(), expected, atol=1e-13)
         np.testing.assert_allclose(batch.plan()[k], expected, atol=1e-13)
         assert int(alone.counts.sweeps) == int(batch.counts.sweeps[k]) == steps
-        true = references.error(costs[k], a, b, alone.f, alone.g, 0.05)
-        assert true <= float(alone.error)  # what is reported is an upper bound
-        assert int(alone.status) == Status.MAX_STEPS
+        for f, g, error in (
+            (alone.f, alone.g, alone.error),
+            (batch.f[k], batch.g[k], batch.error[k]),
+        ):
+            true = references.error(costs[k], a, b, f, g, 0.05)
+            np.testing.assert_allclose(error, true, rtol=1e-9, atol=1e-14)
+            plan = references.plan(costs[k], f, g, 0.05)
+            np.testing.assert_allclose(plan.sum(0), b, rtol=1e-12)
+        assert int(alone.status) == int(batch.status[k]) == Status.MAX_STEPS
+    problem = jaxsns.make_problem(costs[0], epsilon=0.05)
+    f, g = unrolled_sinkhorn(problem, steps)
+    alone = run(costs[0], steps)
+    np.testing.assert_allclose(alone.f, f, atol=1e-13)
+    np.testing.assert_allclose(alone.g, g, atol=1e-13)
     assert run(costs[0], 300).converged
+
+
+def test_a_fixed_number_of_sweeps_makes_do_with_one_kernel_where_masses_are_zero():
+    """Each sweep had a kernel and a check of its own: 14 passes for 7 sweeps."""
+    cost = R.random((40, 42))
+    a, b = np.full(40, 1 / 38), np.full(42, 1 / 41)
+    a[:2], b[3] = 0, 0
+    for exact in ("columns", "rows"):
+        method = jaxsns.SinkhornOptions(max_steps=7, early_stop=False, exact=exact)
+        s = jaxsns.solve(cost, a, b, epsilon=0.1, method=method)
+        assert int(s.counts.sweeps) == 7
+        assert int(s.counts.passes) == 2
+        true = references.error(cost, a, b, s.f, s.g, 0.1)
+        np.testing.assert_allclose(s.error, true, rtol=1e-9)
+        exact_sum = s.plan().sum(0 if exact == "columns" else 1)
+        np.testing.assert_allclose(exact_sum, b if exact == "columns" else a)
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_lanes_make_no_more_sweeps_than_they_may(common):
+    """What they swept together was not counted: 17 sweeps where 9 were permitted."""
+    costs = jnp.asarray(R.random((3, 50, 50)))
+    masses = jnp.asarray(R.dirichlet(np.ones(50), 3))
+    run = lambda c, a, k: jaxsns.solve(
+        c, a, None, epsilon=0.005, tolerance=1e-11, max_steps=k
+    )
+    axes = (None if common else 0, 0, None)
+    batch = jax.vmap(run, in_axes=axes)
+    for limit in (3, 9, 700):
+        s = batch(costs[0] if common else costs, masses, limit)
+        assert np.all(np.asarray(s.counts.sweeps) <= limit)
+        for k in range(3):
+            alone = run(costs[0 if common else k], masses[k], limit)
+            assert int(s.status[k]) == int(alone.status)
+            np.testing.assert_allclose(s.plan()[k], alone.plan(), atol=1e-11)
 
 
 def test_a_fixed_number_of_sweeps_has_the_derivative_of_the_marginals_reached():
@@ -192,7 +238,9 @@ def test_a_fixed_number_of_sweeps_says_what_it_cannot_do():
     cost = jnp.ones((3, 3))
     with pytest.raises(ValueError, match="max_steps"):
         jaxsns.solve(cost, epsilon=0.1, early_stop=False)
-    with pytest.raises(ValueError, match="method must be 'auto' or 'sinkhorn'"):
+    with pytest.raises(
+        ValueError, match="method must be 'auto', 'sinkhorn' or 'fixed'"
+    ):
         jaxsns.solve(cost, epsilon=0.1, early_stop=False, method="newton", max_steps=3)
     with pytest.raises(ValueError, match="continuation"):
         jaxsns.solve(

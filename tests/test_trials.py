@@ -21,13 +21,17 @@ def searched(gain, start=1.0, most=np.inf):
         return length, value, jnp.where(jnp.isfinite(value), value / promised, -1)
 
     with jax.disable_jit():
-        found = line_search.search(attempt, lambda x: x <= most, jnp.asarray(start))
+        found = line_search.search(
+            attempt, lambda x: x <= most, jnp.asarray(start), jnp.asarray(0.0)
+        )
     return found, [float(x) for x in tried]
 
 
 def test_the_ratio_of_gain_and_promise():
     rho = lambda *x, before=1.0, after=0.1: float(
-        line_search.ratio(*map(jnp.asarray, x), (jnp.asarray(before), after), 1e-3)
+        line_search.gain_ratio(
+            *map(jnp.asarray, x), (jnp.asarray(before), jnp.asarray(after)), 1e-3
+        )
     )
     assert rho(3.0, 2.0, 0.1) == 1.5
     assert rho(-3.0, 2.0, 0.1) == -1.5
@@ -43,7 +47,7 @@ def test_a_good_first_trial_is_the_only_one():
     found, tried = searched(lambda x: x - 0.5 * x**2)
     assert tried == [1.0]
     assert found.point == 1.0
-    assert found.rho == 1.0
+    assert found.gain_ratio == 1.0
 
 
 def test_shorter_until_it_gains():
@@ -51,7 +55,7 @@ def test_shorter_until_it_gains():
     found, tried = searched(lambda x: x * (0.2 - x))
     np.testing.assert_allclose(tried, [1, 0.4, 0.16, 0.064])
     assert found.point == tried[-1]
-    assert found.rho >= line_search.WEAK
+    assert found.gain_ratio >= line_search.WEAK
 
 
 def test_longer_while_it_gains_more():
@@ -60,7 +64,9 @@ def test_longer_while_it_gains_more():
     found, tried = searched(lambda x: (-x + np.exp(5.0) * (1 - np.exp(-x))) / scale)
     assert tried == [1, 2, 4, 8]
     assert found.point == 4
-    assert found.rho > line_search.SHORT  # of the first: the model was good there
+    assert (
+        found.gain_ratio > line_search.SHORT
+    )  # of the first: the model was good there
     assert found.gain > 0.9
 
 
@@ -77,7 +83,7 @@ def test_not_longer_than_there_is_room():
 def test_six_trials_at_most():
     found, tried = searched(lambda x: -x)
     assert len(tried) == line_search.TRIALS
-    assert found.rho < line_search.WEAK
+    assert found.gain_ratio < line_search.WEAK
     assert len(searched(lambda x: 3 * x)[1]) == line_search.TRIALS
 
 

@@ -19,8 +19,9 @@ def weighted(masses: jax.Array, potential: jax.Array) -> jax.Array:
 
 def gauge_shift(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     """[] what `centre` takes from f and adds to g."""
-    surplus = weighted(problem.a, f) - weighted(problem.b, g)
-    shift = surplus / (jnp.sum(problem.a) + jnp.sum(problem.b))
+    # Shares, since masses near the largest number overflow in products with costs.
+    mean = 0.5 * jnp.sum(problem.a) + 0.5 * jnp.sum(problem.b)
+    shift = 0.5 * (weighted(problem.a / mean, f) - weighted(problem.b / mean, g))
     if not problem.balanced:
         shift = jnp.where(has_gauge(problem), shift, 0)
     return shift

@@ -67,6 +67,11 @@ def _solve(alone: Callable[..., Outcome], geometry: Dense | None, lanes) -> Outc
     active = status_of_input == code(Status.RUNNING)
     # Problems sweep together or not at all: one that may not keeps the others from it.
     wanted = jnp.all(limits.patience > 0)
+    # Of the steps that are permitted as many are left to each problem by itself.
+    joint = joint_sinkhorn.ON_OWN_KERNELS
+    if geometry is not None:
+        joint = joint_sinkhorn.ON_ONE_KERNEL
+    wanted &= jnp.all(limits.max_steps >= int(2 * joint))
     if geometry is None:
         sweeps = functools.partial(
             control.platform_dependent, cpu=_on_own, default=_not_at_all
@@ -87,7 +92,10 @@ def _solve(alone: Callable[..., Outcome], geometry: Dense | None, lanes) -> Outc
             f, g = (jnp.zeros_like(x) for x in (problem.a, problem.b))
             f, g = (f, g) if init is None else init
             start = jnp.where(near, ready.f, f), jnp.where(near, ready.g, g)
-            out = solve(whole(problem), options, start)
+            limit = jnp.asarray(options.max_steps)
+            limit = limit - ready.counts.sweeps.astype(limit.dtype)
+            left = dataclasses.replace(options, max_steps=limit)
+            out = solve(whole(problem), left, start)
             return out._replace(counts=out.counts.plus(**ready.counts._asdict()))
 
         return control.cond(done, lambda: ready, go_on)

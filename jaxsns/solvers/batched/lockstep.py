@@ -57,9 +57,9 @@ class State(NamedTuple):
 
 def _judge(batch: Batch, s: State, g: jax.Array, settled: jax.Array) -> State:
     """Verdict on the potentials that would be returned, rounding included."""
-    f, total = s.f, batch.total + jnp.sum(batch.b, axis=0)
-    for _ in range(2):  # see `dual.centre`
-        shift = (weighted(batch.a, f) - weighted(batch.b, g)) / total
+    f, mean = s.f, 0.5 * batch.total + 0.5 * jnp.sum(batch.b, axis=0)
+    for _ in range(2):  # see `gauge.centre`
+        shift = 0.5 * (weighted(batch.a / mean, f) - weighted(batch.b / mean, g))
         f, g = f - shift, g + shift
     f = jnp.where(batch.a > 0, f, -jnp.inf)
     g = jnp.where(batch.b > 0, g, -jnp.inf)

@@ -39,10 +39,11 @@ def step(problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
     del limits
     y = stabilised.column_update(problem, s.iterate.x)
     reach = problem.kernel.times(jnp.exp(y))
-    x = problem.rows.fit(jnp.log(reach))
+    # A row without mass fits at -inf, which would look like a kernel that is used up.
+    x = jnp.where(problem.rows.real, problem.rows.fit(jnp.log(reach)), 0)
     rows = jnp.exp(x) * reach
     # Nobody looks at errors on the way; only a number that is not finite ends it.
-    finite = jnp.all(jnp.isfinite(x) | ~problem.rows.real)
+    finite = jnp.all(jnp.isfinite(x))
     error = jnp.where(finite, _unknown(s.iterate.error), jnp.nan)
     iterate = Iterate(x, y, rows, error)
     gain, counts = jnp.ones_like(iterate.error), s.counts.plus(sweeps=1)
