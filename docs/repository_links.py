@@ -36,7 +36,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def _outside() -> list[str]:
     found = [p for p in (ROOT / "experiments").glob("*/*") if p.name == "README.md"]
     found += (ROOT / "experiments").glob("*/*.png")
-    return ["CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in found)]
+    return ["CHANGELOG.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in found)]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
