@@ -137,8 +137,39 @@ def table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
     return "\n".join([line(cells[0]), line(rule), *[line(row) for row in cells[1:]]])
 
 
+def _compact(value: Any) -> str:
+    return json.dumps(value, default=float)
+
+
+def _has_tables(value: Any, single: bool) -> bool:
+    """Whether there are lists of dictionaries inside, or with `single` dictionaries."""
+    if isinstance(value, dict):
+        inside = list(value.values())
+        found = single and any(isinstance(x, dict) for x in inside)
+    elif isinstance(value, list | tuple):
+        inside = list(value)
+        found = any(isinstance(x, dict) for x in inside)
+    else:
+        return False
+    return found or any(_has_tables(x, single) for x in inside)
+
+
+def _lines(value: Any, indent: str = "", row: bool = False) -> str:
+    """JSON with a row of a table on one line, however long it is."""
+    if not _has_tables(value, single=not row):
+        return _compact(value)
+    inner = indent + " "
+    if isinstance(value, dict):
+        rows = [f"{_compact(k)}: {_lines(x, inner)}" for k, x in value.items()]
+        left, right = "{", "}"
+    else:
+        rows = [_lines(x, inner, row=True) for x in value]
+        left, right = "[", "]"
+    return f"{left}\n" + ",\n".join(inner + x for x in rows) + f"\n{indent}{right}"
+
+
 def save_json(path: Path | str, content: dict[str, Any]) -> None:
-    """Write a dictionary as indented JSON, making its folder."""
+    """Write a dictionary as JSON, a row of a table on each line; makes its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, default=float) + "\n")
+    path.write_text(_lines(content) + "\n")

@@ -17,7 +17,8 @@ def smallest_normal(dtype: jnp.dtype) -> float:
 def default_tolerance(dtype: jnp.dtype) -> float:
     """Relative L1 marginal error at which a solve in `dtype` stops: 1e-10 or 2e-5.
 
-    At epsilon = 1/1200 of the largest cost float32 stalls between 1e-6 and 1.3e-5.
+    At epsilon = 1/1200 of the largest cost float32 stalls between 1e-6 and
+    1.3e-5 [D13].
     """
     return 1e-10 if jnp.finfo(dtype).bits >= 64 else 2e-5
 
@@ -28,7 +29,7 @@ def inner_tolerance(tolerance: jax.Array) -> jax.Array:
     What is judged are potentials, after rounding. Near the limit of the dtype that,
     and derivatives, which inherit the error times a condition number, are worth one
     step more; far above it a tenth of the tolerance is margin enough. Never less
-    than rounding can show.
+    than rounding can show [D13].
     """
     wide = jnp.finfo(tolerance.dtype).bits >= 64
     least, reference = (0.5, 2e-10) if wide else (0.1, 2e-4)
@@ -42,13 +43,13 @@ def default_shift(dtype: jnp.dtype) -> float:
 
     Relative, since that matrix has a unit diagonal. 1e-15 to 1e-13 in float64
     and 1e-7 to 3e-7 in float32 leave the derivative exact after refinement;
-    none at all makes the factorisation fail when the plan splits into blocks.
+    none at all makes the factorisation fail when the plan splits into blocks [D15].
     """
     return 1e-14 if jnp.finfo(dtype).bits >= 64 else 3e-7
 
 
 def smallest_kept(dtype: jnp.dtype) -> float:
-    """Kernel entries below this become 0: subnormals slow BLAS down 6-9 times."""
+    """Kernel entries below this become 0: subnormals slow BLAS 6-9 times [D06]."""
     return 1e-150 if jnp.finfo(dtype).bits >= 64 else 1e-30
 
 
@@ -57,7 +58,7 @@ def largest_scaling(dtype: jnp.dtype) -> float:
 
     An entry flushed by `smallest_kept` (log -345 or -69) is below e^-145 or e^-9 after
     two scalings of this size. Both at once are rare, `lost_mass` tells a verdict that
-    is read off a kernel, and the next kernel has the entry again.
+    is read off a kernel, and the next kernel has the entry again [D06].
     """
     return 100.0 if jnp.finfo(dtype).bits >= 64 else 30.0
 
@@ -122,7 +123,7 @@ def dual_slack(f: jax.Array, g: jax.Array, cost: jax.Array) -> jax.Array:
 
     Where costs have an offset f + g alone is rounded by more than epsilon times what
     is looked for: what f - cost loses is found (the sum of two numbers and its error,
-    Knuth, TAOCP 2, 4.2.2, theorem B) and added again.
+    Knuth, TAOCP 2, 4.2.2, theorem B) and added again [D33].
     """
     near = f - cost
     back = near - f

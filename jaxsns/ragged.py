@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsns.problem.inputs import as_float
 
-SMALLEST = 8  # atoms of the smallest default size
+SMALLEST = 8  # atoms of the smallest default size [D17]
 
 
 def pad(

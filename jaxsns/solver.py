@@ -70,7 +70,7 @@ def _recording(history: bool, progress: Any) -> RecordingOptions | None:
 
 
 # Compiled, since one by one these operations and the many of the derivative took longer
-# to compile for a new shape than all together.
+# to compile for a new shape than all together [D36].
 @jax.jit
 def _attached(problem: Problem, f: jax.Array, g: jax.Array, options: Any):
     """Potentials with the derivative of the solution, and the tolerance that counted."""

@@ -46,7 +46,7 @@ def test_gradients_of_small_problems(k):
 
     Where the smallest eigenvalue of the normalised Hessian is below 1e-4, float32
     marginals (known to 1e-6) do not determine the potentials themselves to three
-    digits, nor then their gradients. docs/decisions.md has the measurements.
+    digits, nor then their gradients. docs/decisions/D15.md has the measurements.
     """
     cost, weights = PROBLEMS[k]
     n, m = cost.shape

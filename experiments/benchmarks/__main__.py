@@ -6,7 +6,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see experiments/record.py
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers need some
 
 import importlib  # noqa: E402
-import json  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -20,12 +19,13 @@ from experiments.benchmarks import (  # noqa: E402
     plots,
     race,
     report,
+    store,
     unregularised,
 )
 
 
-def run(chosen: Any, results: dict[str, Any], path: Any) -> None:
-    """Race all cases; the JSON is written after each setting."""
+def run(chosen: Any, results: dict[str, Any], folder: Any) -> None:
+    """Race all cases; the files are written after each setting."""
     start = time.perf_counter()
     pythons = {
         "ott": arena.python_of("ott", chosen.ott_python),
@@ -38,7 +38,7 @@ def run(chosen: Any, results: dict[str, Any], path: Any) -> None:
 
     def keep(lines: list[dict[str, Any]]) -> None:
         results["records"] += lines
-        record.save_json(path, results)
+        store.save(folder, results)
         print("  " + report.line(lines), flush=True)
 
     try:
@@ -59,7 +59,7 @@ def run(chosen: Any, results: dict[str, Any], path: Any) -> None:
     finally:
         place.close()
     results["seconds"] = time.perf_counter() - start
-    record.save_json(path, results)
+    store.save(folder, results)
 
 
 def with_earlier(results: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
@@ -91,10 +91,9 @@ def main() -> None:
     chosen = options.parse()
     gpu = "" if jax.default_backend() == "cpu" else f"-{jax.default_backend()}"
     folder = chosen.output / f"benchmarks{gpu}"
-    path = folder / "results.json"
-    earlier = json.loads(path.read_text()) if chosen.add else None
+    earlier = store.load(folder) if chosen.add else None
     if chosen.report_only:
-        results = json.loads(path.read_text())
+        results = store.load(folder)
     else:
         results = {
             "environment": record.environment(),
@@ -106,7 +105,7 @@ def main() -> None:
             "records": [],
         }
         if not chosen.no_single:
-            run(chosen, results, path)
+            run(chosen, results, folder)
         if chosen.batches:
             batches = importlib.import_module("experiments.benchmarks.batches")
             given = [
@@ -120,16 +119,16 @@ def main() -> None:
                 python = arena.python_of(name, getattr(chosen, f"{name}_python"))
                 given += [flag, str(python)] if python else []
             results["batches"] = batches.run(batches.parse(given))
-            record.save_json(path, results)
+            store.save(folder, results)
         if earlier is not None:
             results = with_earlier(results, earlier)
-            record.save_json(path, results)
+            store.save(folder, results)
     plots.draw(folder, results["records"])
     text = report.text(results, folder)
     page = folder.with_suffix(".md")
     page.write_text(text)
     print("\n" + report.figures_section(results["records"]))
-    print(f"\nwrote {page}, {path} and plots")
+    print(f"\nwrote {page}, {folder}")
 
 
 if __name__ == "__main__":

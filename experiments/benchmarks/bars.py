@@ -254,7 +254,7 @@ def assignment(records: list[Record]) -> tuple[list[Statement], str]:
     return out, record.table(rows, headers) if rows else ""
 
 
-def _own_seconds(line: Record) -> float:
+def own_seconds(line: Record) -> float:
     """Seconds in turn with our own methods only, where peers took part as well."""
     return line.get("own_seconds", line["seconds"])
 
@@ -268,11 +268,11 @@ def own_methods(records: list[Record]) -> tuple[list[Statement], str]:
         if auto is None or not good:
             unreached.append(next(iter(group.values())))
             continue
-        best = min(good, key=_own_seconds)
+        best = min(good, key=own_seconds)
         if auto["status"] != race.OK:
             lost.append((auto, best))
         else:
-            ratios.append((_own_seconds(auto) / _own_seconds(best), auto, best))
+            ratios.append((own_seconds(auto) / own_seconds(best), auto, best))
     ratios.sort(key=lambda x: -x[0])
     if not ratios and not lost:
         return [Statement("own methods", "", "not run", None)], ""
@@ -285,12 +285,12 @@ def own_methods(records: list[Record]) -> tuple[list[Statement], str]:
     names = [f"{x['problem']} {x['epsilon']} {x['tolerance']:g}" for x, _ in lost]
     rows = [
         [a["problem"], a["epsilon"], f"{a['tolerance']:g}", a["dtype"]]
-        + [1e3 * _own_seconds(a), b["contender"], 1e3 * _own_seconds(b), ratio]
+        + [1e3 * own_seconds(a), b["contender"], 1e3 * own_seconds(b), ratio]
         for ratio, a, b in ratios[: max(len(over), 10)]
     ]
     rows += [
         [a["problem"], a["epsilon"], f"{a['tolerance']:g}", a["dtype"]]
-        + [1e3 * _own_seconds(a), b["contender"], 1e3 * _own_seconds(b), math.inf]
+        + [1e3 * own_seconds(a), b["contender"], 1e3 * own_seconds(b), math.inf]
         for a, b in lost
     ]
     headers = ["problem", "epsilon", "tolerance", "dtype", "auto / ms"]

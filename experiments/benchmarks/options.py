@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--add",
         action="store_true",
-        help="keep what the JSON in --output says of other cases",
+        help="keep what the files in --output say of other cases",
     )
     add("--ours-only", action="store_true", help="without peers")
     add("--repeats", type=int, default=5, help="timed runs of each contender")
@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--cpu-python", default=None, help="interpreter that has regot, pot, mdot-tnt")
     add("--batches", action="store_true", help="the batched suite as well")
     add("--no-single", action="store_true", help="no single problems")
-    add("--report-only", action="store_true", help="tables and plots from the JSON")
+    add("--report-only", action="store_true", help="page and picture from the files")
     add(
         "--output",
         type=Path,

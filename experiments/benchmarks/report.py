@@ -1,16 +1,19 @@
-"""The page: the figures with their bars, then all that was measured."""
+"""The page: a picture, ten rows, where we are not ahead. The terminal has the bars."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 from experiments import record
 from experiments.benchmarks import bars, race, unregularised
-from experiments.benchmarks.bars import Record, groups
-from experiments.benchmarks.batch_rounds import BRIEF
-from experiments.benchmarks.contenders import OURS, PEERS
+from experiments.benchmarks.bars import Duel, Record, groups
+from experiments.benchmarks.cases import HEADLINE, PAPER
 
 COMMAND = "python -m experiments.benchmarks"
+ROWS = 10  # of the table
+NOISE = 1.1  # ratio of two times up to which programs that do the same may differ
+PEERS = ("OTT-JAX", "RegOT", "POT")
 
 
 def line(records: list[Record]) -> str:
@@ -41,47 +44,6 @@ def figures_section(records: list[Record]) -> str:
     return record.table(rows, ["figure", "bar", "measured", "verdict"])
 
 
-def _cell(x: Record) -> str:
-    runs = f" ({x['runs']})" if 0 < x["runs"] < 5 else ""
-    if x["status"] == race.OK:
-        return f"{1e3 * x['seconds']:.1f}{runs}"
-    if x["status"] == race.MISS:
-        return f"MISS {x['error']:.0e}"
-    return {race.OVER: "over", race.FAILED: "failed"}[x["status"]]
-
-
-def times(records: list[Record]) -> str:
-    """Milliseconds of all contenders: a table for each problem, a column a setting."""
-    out = []
-    for name in dict.fromkeys(x["problem"] for x in records):
-        mine = [x for x in records if x["problem"] == name]
-        settings = groups(mine)
-        peers = [g for g in settings if bars.duel(g) is not None]
-        for title, chosen in (
-            ("with peers", peers),
-            ("our own methods", [g for g in settings if g not in peers]),
-        ):
-            if not chosen:
-                continue
-            firsts = [next(iter(g.values())) for g in chosen]
-            headers = ["time / ms"] + [
-                f"{x['epsilon']}, {x['tolerance']:g}"
-                + (", f32" if x["dtype"] == "float32" else "")
-                for x in firsts
-            ]
-            present = {c for g in chosen for c in g}
-            names = [x.name for x in OURS + PEERS if x.name in present]
-            rows = [
-                [c, *(_cell(g[c]) if c in g else "" for g in chosen)] for c in names
-            ]
-            limit = firsts[0]["limit"]
-            out.append(
-                f"### {name}, {title}\n\nLimit of one solve {limit:.2g} s. Columns: "
-                f"epsilon, tolerance.\n\n{record.table(rows, headers)}\n"
-            )
-    return "\n".join(out)
-
-
 def _peers(results: dict[str, Any]) -> str:
     about = results.get("peers", {})
     parts = []
@@ -106,79 +68,172 @@ def _left_out(results: dict[str, Any]) -> str:
     return f"\n\nLeft out, for lack of time: {', '.join(names)}."
 
 
-def _earlier(results: dict[str, Any]) -> str:
-    """A line for each day and machine."""
-    problems: dict[str, list[str]] = {}
-    for run in results.get("earlier", []):
-        where = record.describe_environment(run["environment"])
-        problems.setdefault(where, []).extend(run["problems"])
-    return "".join(
-        f"\n\nFrom earlier runs of the same command ({where}): {', '.join(names)}."
-        for where, names in problems.items()
-        if names
-    )
-
-
-def _machines(results: dict[str, Any]) -> str:
-    """What must not be compared, where runs were on different machines."""
-    facts = [results["environment"]]
-    facts += [x["environment"] for x in results.get("earlier", []) if x["problems"]]
-    if len({(x["device"], x["processor"]) for x in facts}) == 1:
+def first_call() -> str:
+    """What `experiments.figures` found of compilation, where it was run."""
+    path = Path(__file__).parents[1] / "figures" / "results.json"
+    if not path.exists():
         return ""
+    results = json.loads(path.read_text())
+    seconds = [x["auto"]["compile_s"] for x in results["passes"]]
+    facts = results["environment"]
     return (
-        "\n\nThese are different machines. A ratio, and a number of passes, is of one "
-        "run; milliseconds of problems on different machines, and lines that join "
-        "their sizes in the second picture, do not compare."
+        f"With an empty cache `auto` compiled for {min(seconds):.1f} to "
+        f"{max(seconds):.1f} s\non {len(seconds)} problems ({facts['processor']}, "
+        f"{facts['cpu_count']} cores, {facts['date']}, "
+        "[figures](../experiments/figures/README.md))."
     )
+
+
+def _chosen(records: list[Record]) -> list[dict[str, Record]]:
+    """One setting of each family: the smallest epsilon to 1e-8, most contenders."""
+    best: dict[str, dict[str, Record]] = {}
+    for group in groups(records):
+        first = next(iter(group.values()))
+        headline = race.headline(first) and first["epsilon"] == PAPER
+        if not headline or bars.duel(group) is None:
+            continue
+        known = best.get(first["family"])
+        size = (len(group), first["n"])
+        if known is None or size > (len(known), next(iter(known.values()))["n"]):
+            best[first["family"]] = group
+    families = sorted(best, key=lambda x: -len(best[x]))
+    return [best[x] for x in families[:ROWS]]
+
+
+def _cell(group: dict[str, Record], library: str) -> str:
+    """Milliseconds of the best variant of a library, or why there are none."""
+    mine = [x for x in group.values() if x["library"] == library]
+    good = [x for x in mine if x["status"] == race.OK]
+    if good:
+        return f"{1e3 * min(x['seconds'] for x in good):.1f}"
+    limits = [x["limit"] for x in mine if x["status"] == race.OVER]
+    if limits:
+        return f"over {1e3 * max(limits):,.0f}"
+    return "missed" if mine else "not run"
+
+
+def ten_rows(records: list[Record]) -> str:
+    """Milliseconds of a warm solve: `auto`, and each library at its best."""
+    rows = []
+    for group in _chosen(records):
+        duel = bars.duel(group)
+        assert duel is not None
+        auto = duel.auto
+        ours = f"{1e3 * auto['seconds']:.1f}" if auto["status"] == race.OK else "missed"
+        ratio = f"{'' if duel.best else 'over '}{duel.ratio:.1f}"
+        missed = sum(map(len, duel.misses.values()))
+        cells = [_cell(group, x) for x in PEERS]
+        rows.append([auto["problem"], ours, *cells, ratio, f"{missed} of {duel.peers}"])
+    headers = ["problem", "jaxsns", *PEERS, "best peer / jaxsns", "peers that missed"]
+    return record.table(rows, headers)
+
+
+def _mean(duels: list[Duel]) -> float:
+    return math.exp(sum(math.log(x.ratio) for x in duels) / len(duels))
+
+
+def _at(x: Record) -> str:
+    return f"{x['problem']}, epsilon {x['epsilon']}, tolerance {x['tolerance']:g}"
+
+
+def summary(records: list[Record]) -> str:
+    """How often `auto` is ahead, by how much, and where it is not."""
+    found = [bars.duel(group) for group in groups(records)]
+    duels = [x for x in found if x is not None]
+    headline = [x for x in duels if race.headline(x.auto)]
+    if not headline:
+        return "The headline settings were not run."
+    least = min(duels, key=lambda x: x.ratio)
+    failed = [_at(x.auto) for x in duels if x.auto["status"] != race.OK]
+    behind = [x for x in duels if x.ratio < 1]
+    missed = sum(sum(map(len, x.misses.values())) for x in duels)
+    bounds = sum(x.best is None for x in headline)
+    ours, over, most = 0, 0, (0.0, "")
+    for group in groups(x for x in records if x["library"] == "jaxsns"):
+        good = [x for x in group.values() if x["status"] == race.OK]
+        if "auto" not in group or not good:
+            continue
+        auto, best = group["auto"], min(good, key=bars.own_seconds)
+        ratio = bars.own_seconds(auto) / bars.own_seconds(best)
+        ours, over = ours + 1, over + (ratio > NOISE)
+        most = max(most, (ratio, f"{_at(auto)}, {auto['dtype']}: {best['contender']}"))
+    runs = sum(x.peers for x in duels)
+    lost = ", ".join(_at(x.auto) for x in behind) or "nowhere"
+    mean = _mean(headline)
+    return f"""- At tolerance {HEADLINE:g} and epsilon at most 0.01 of the largest cost
+  (float64): {len(headline)} settings. The fastest peer takes {mean:.1f} times as long
+  in geometric mean. In {bounds} of them no peer finished, so the ratio is a bound.
+- Least ratio of all {len(duels)} settings with peers: {least.ratio:.2f}
+  ({_at(least.auto)}).
+- A peer was faster: {lost}.
+- `auto` missed the tolerance: {", ".join(failed) or "nowhere"}.
+- Peers missed the tolerance or the limit of time {missed} times in {runs} runs.
+- Another method of ours was more than {NOISE:g} times as fast as `auto` in {over} of
+  {ours} settings. Worst: {most[0]:.2f} times
+  ({most[1]})."""
 
 
 def text(results: dict[str, Any], folder: Path) -> str:
-    """The whole page; folder: beside it, with the pictures."""
+    """Return the whole page; folder: beside it, with the picture and the records."""
     records = results["records"]
-    runs = [x["runs"] for x in records if x["runs"] > 0]
-    details = "\n\n".join(
-        f"## {title}\n\n{table}"
-        for title, make in bars.SECTIONS.items()
-        if (table := make(records)[1])
-    )
-    pictures = "\n\n".join(
-        f"![{title}]({folder.name}/{name})"
-        for title, name in (
-            ("time to reach an error", "time_error.png"),
-            ("time by size", "time_n.png"),
-        )
-        if (folder / name).exists()
-    )
+    facts = results["environment"]
+    dates = [facts["date"]]
+    dates += [x["environment"]["date"] for x in results.get("earlier", [])]
+    days = min(dates) if min(dates) == max(dates) else f"{min(dates)} to {max(dates)}"
     minutes = results.get("seconds", math.nan) / 60
-    extra = unregularised.section(results.get("unregularised", []))
+    minutes += sum(x.get("seconds", 0) for x in results.get("earlier", [])) / 60
+    lines = results.get("unregularised", [])
+    lines = [x for x in lines if x["problem"] == lines[0]["problem"]]
+    extra = unregularised.section(lines)
+    here = folder.name
     return f"""# Benchmarks
 
-Made by `{COMMAND}` in {minutes:.0f} minutes on
-{record.describe_environment(results["environment"])}.
-Peers: {_peers(results)}.{_left_out(results)}{_earlier(results)}{_machines(results)}
+{summary(records)}
 
-Errors are L1 errors of both marginals over the mass, computed by the harness in float64
-from the returned potentials. Times are medians of warm runs that alternate between the
-contenders in a rotating order, {max(runs, default=0)} at most; a number in brackets
-says that there were fewer than 5. Runs below {BRIEF} s come right after one of the
-same that is not timed. MISS: the error stayed above the tolerance, whatever threshold
-was given; over: above the limit of time, at this setting or an easier one. Neither
-counts for anyone; where no peer is left, a ratio is the limit over the time of `auto`,
-a lower bound. epsilon is a fraction of the largest cost, or of the mean where that is
-said.
-At n > 2000 the slowest variants of peers and most settings are left out.
-Peers' settings: [README](../experiments/benchmarks/README.md).
+![Time to reach a tolerance, four problems]({here}/time_error.svg)
 
-## Figures
+*Best variant of each library. Epsilon is {PAPER} of the largest cost; float64.
+What missed its tolerance is not drawn. {facts["processor"]}, {facts["cpu_count"]}
+cores, {days}.*
 
-{figures_section(records)}
+## Ten problems
 
-{pictures}
+Milliseconds of a warm solve to {HEADLINE:g} at epsilon = {PAPER} of the largest cost,
+float64. The best variant of each library counts. "Over" means the limit of time.
 
-{details}
+{ten_rows(records)}
+
+*{facts["processor"]}, {facts["cpu_count"]} cores, {days}; jax {facts["jax"]}.
+{_peers(results)}.{_left_out(results)}*
+
+All {len(records):,} records, one a line, with error, steps and threshold:
+[records.csv]({here}/records.csv).
+
+## The first call
+
+The first call compiles and is not in these times.
+{first_call()}
+JAX's persistent cache keeps compiled programs between processes.
 
 {extra}
 
-## All times
+## How it was measured
 
-{times(records)}"""
+Made by `{COMMAND}` in {minutes:.0f} minutes, several runs together. `--report-only`
+makes this page and its picture again from `{here}/records.csv`, and prints the goals
+that developers hold the library to.
+
+- Errors are L1 errors of both marginals over the mass. The harness computes them in
+  float64 from the returned potentials.
+- Times are medians of warm runs, {max((x["runs"] for x in records), default=0)} at
+  most. Contenders alternate in a rotating order.
+- A peer gets up to {race.ATTEMPTS} thresholds until its error is below the tolerance.
+- Missed: the error stayed above the tolerance at every threshold. Over: above the limit
+  of time, at this setting or an easier one. Where no peer is left, a ratio is the limit
+  over our time.
+- At n > 2000 the slowest variants of peers and most settings are left out.
+- Runs of different days can differ by a third. Compare ratios, not milliseconds.
+
+Settings of peers: [README](../experiments/benchmarks/README.md).
+Penalised marginals: [a page of its own](benchmarks/unbalanced.md).
+"""

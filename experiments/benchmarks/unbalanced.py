@@ -7,7 +7,6 @@ a exp(-f / rho) and b exp(-g / rho) that are optimal for them, over the mass.
 """
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsns
+from experiments import record
 from experiments.benchmarks import peer_process
 from experiments.benchmarks.arena import python_of
 
@@ -163,8 +163,7 @@ def main() -> None:
     python = python_of("ott", options.ott_python)
     lines = measure(python, options.n, options.seed)
     print(table(lines))
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "unbalanced.json").write_text(json.dumps(lines, indent=1))
+    record.save_json(options.output / "unbalanced.json", {"records": lines})
 
 
 if __name__ == "__main__":

@@ -102,6 +102,6 @@ def section(lines: list[dict[str, Any]]) -> str:
     headers = ["problem", "solver", "value", "relative gap", "time / ms", "note"]
     return (
         "## The cost without regularisation\n\nIf only the unregularised value is "
-        "wanted to many digits, a network simplex is the tool at these sizes.\n\n"
+        "wanted to many digits,\na network simplex is the tool at these sizes.\n\n"
         + record.table(rows, headers)
     )

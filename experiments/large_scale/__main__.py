@@ -103,13 +103,13 @@ def main() -> None:
             print("   ", report.line(result), flush=True)
             if not options.quick:
                 results["environment"] = record.environment()
-                RESULTS.write_text(json.dumps(results, indent=1))
+                record.save_json(RESULTS, results)
         if options.quick:
             return
         if not options.only:
             results["passes"] = passes.main()
     results["environment"] = record.environment()
-    RESULTS.write_text(json.dumps(results, indent=1))
+    record.save_json(RESULTS, results)
     report.write(results, HERE)
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 
+from experiments import record
 from experiments.ott_tests import chosen
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -61,7 +62,7 @@ def main() -> None:
     facts = {name: importlib.metadata.version(name) for name in packages}
     facts |= {"python": sys.version.split()[0], "tests": arguments.note}
     path = pathlib.Path(__file__).parent / "results.json"
-    path.write_text(json.dumps({"environment": facts, "tests": table}, indent=1) + "\n")
+    record.save_json(path, {"environment": facts, "tests": table})
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from jaxsns.solvers import loop
 from jaxsns.solvers.batched.joint_sinkhorn import Kernels
 from jaxsns.status import Status, code
 
-IDLE = 100  # steps without a new least error after which a kernel is left
-ROOM = 0.9  # share of `largest_scaling` up to which a new shared kernel is used
+IDLE = 100  # steps without a new least error after which a kernel is left [D10]
+ROOM = 0.9  # share of `largest_scaling` up to which a new shared kernel is used [D31]
 
 
 class BregmanState(NamedTuple):

@@ -30,7 +30,7 @@ from jaxsns.numerics import default_shift, machine_epsilon, matmul
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 
-KEPT = 2**25  # numbers of all K inverses that are kept: 256 MB in float64
+KEPT = 2**25  # numbers of all K inverses that are kept: 256 MB in float64 [D26]
 
 
 def _scaled(plan: jax.Array, mass: jax.Array):

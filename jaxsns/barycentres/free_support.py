@@ -35,7 +35,7 @@ from jaxsns.solver import solve
 from jaxsns.solvers import loop
 from jaxsns.status import Status, code
 
-IDLE = 20  # steps without a smaller movement, near rounding, that mean a stall
+IDLE = 20  # steps without a smaller movement, near rounding, that mean a stall [D10]
 
 
 @jax.tree_util.register_dataclass

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxsns.geometry import Dense
 from jaxsns.problem.problem import Problem
 
-AT_ONCE = 2**22  # entries of all plans that are formed together: 32 MB in float64
+AT_ONCE = 2**22  # entries of all plans that are formed together: 32 MB in float64 [D26]
 
 
 class Measures(NamedTuple):

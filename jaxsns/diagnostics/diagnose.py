@@ -19,7 +19,7 @@ from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
 from jaxsns.status import Status, describe
 
-LARGEST_SEEN = 1 << 24  # pairs of a cloud; of a larger one only some rows
+LARGEST_SEEN = 1 << 24  # pairs of a cloud; of a larger one only some rows [D38]
 
 # Every answer there is, with its cure; docs/statuses.md lists the same names.
 CURES = {

@@ -13,10 +13,11 @@ from jaxsns.numerics import forbidden_cost, machine_epsilon
 from jaxsns.problem.checks import not_finite
 
 Found = Iterator[tuple[str, str]]
-LARGEST_DECOMPOSED = 2048  # rows of the smaller side, for singular values
+LARGEST_DECOMPOSED = 2048  # rows of the smaller side, for singular values [D38]
+# [D38]
 PRODUCT = 0.2  # L1 distance of a plan from the product of its marginals, over its mass
-OUTLIER = 10.0  # times the 90 % quantile of the costs above the least
-FEW = 0.05  # share of the costs, up to which outliers are a handful
+OUTLIER = 10.0  # times the 90 % quantile of the costs above the least [D38]
+FEW = 0.05  # share of the costs, up to which outliers are a handful [D38]
 
 
 class Numbers(NamedTuple):

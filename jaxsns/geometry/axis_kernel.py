@@ -31,7 +31,7 @@ def number_of_tiles(dtype: jnp.dtype, kinked: bool = False) -> int:
     """TiledCost of an axis: squared distances then fit down to 1e-4 of their maximum.
 
     Where costs have a kink spreads fall with the number of tiles only, not with its
-    square; |x - y| fits down to 1e-4 in float64 and 4e-4 in float32 (two axes).
+    square; |x - y| fits down to 1e-4 in float64 and 4e-4 in float32 (two axes) [D22].
     """
     wide = jnp.finfo(dtype).bits >= 64
     return (8 if wide else 16) if kinked else (4 if wide else 9)
@@ -41,7 +41,7 @@ def largest_spread(dtype: jnp.dtype) -> float:
     """Spread of d that a tile may have.
 
     Sums of numbers up to exp of it come up halfway, times those that are multiplied,
-    and must not overflow: up to 7e4 in float32, 1e27 in float64 and lines of 256.
+    and must not overflow: up to 7e4 in float32, 1e27 in float64 and lines of 256 [D22].
     """
     return 640.0 if jnp.finfo(dtype).bits >= 64 else 68.0
 

@@ -6,16 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-ROWS = 8  # at a time
-SMALL = 2**16  # entries, up to which a loop costs more than it saves
+ROWS = 8  # at a time [D20]
+SMALL = 2**16  # entries, up to which a loop costs more than it saves [D20]
 
 
 def maxima(function: Callable[..., Any], *arrays: jax.Array) -> Any:
     """[m] maxima over the rows of function(*arrays), which maps rows to [rows, m].
 
     It may return several matrices. On a CPU it is a loop over a few rows: XLA writes
-    the whole matrix first otherwise, and reduces it in twice the time or more
-    (docs/decisions.md).
+    the whole matrix first otherwise, and reduces it in twice the time or more [D20].
     """
     n = arrays[0].shape[0]
 

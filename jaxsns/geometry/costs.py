@@ -18,10 +18,11 @@ from jaxsns.numerics import matmul
 
 CostFunction = Callable[[jax.Array, jax.Array], jax.Array]
 
-BLOCK = 1 << 20  # numbers that exist at a time where a pair takes several of them
+BLOCK = 1 << 20  # numbers that exist at a time where a pair takes several of them [D26]
+# [D26]
 FUSED = 4  # numbers a pair up to which they are never stored, and rows need no blocks
-DIFFERENCES = 32  # coordinates up to which products save distances no time
-NEAR = 1 / 64  # of |x|^2 + |y|^2: below it products leave squares too few digits
+DIFFERENCES = 32  # coordinates up to which products save distances no time [D27]
+NEAR = 1 / 64  # of |x|^2 + |y|^2: below it products leave squares too few digits [D27]
 
 
 def safe_power(x: jax.Array, exponent: float | jax.Array) -> jax.Array:

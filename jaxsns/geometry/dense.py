@@ -156,6 +156,10 @@ class Dense:
         """[n, m] exp((f_i + g_j - C_ij) / epsilon), in mass."""
         return jnp.exp(self.log_plan(f, g, epsilon))
 
+    def plan_kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
+        """Kernel K and scale [m] of the plan K diag(scale)."""
+        return DenseKernel(self.plan(f, g, epsilon)), jnp.ones_like(g)
+
     def marginals(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """([n], [m]) row and column sums of the plan; one pass."""
         plan = self.plan(f, g, epsilon)

@@ -36,6 +36,10 @@ class Kernel(Protocol):
         """(K o K) v, [n]."""
         ...
 
+    def sums(self, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums of K diag(v)."""
+        ...
+
 
 class DenseKernel(NamedTuple):
     """Non-negative matrix K [n, m] with its products."""
@@ -56,10 +60,15 @@ class DenseKernel(NamedTuple):
         """K diag(weights) K^T u, [n]."""
         return self.times(weights * self.transpose_times(u))
 
+    def sums(self, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums of K diag(v)."""
+        plan = self.matrix * v[None, :]
+        return jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
+
     def squares_times(self, v: jax.Array) -> jax.Array:
         """(K o K) v, [n]: diagonals of products of K; one sweep over K."""
         k, m = self.matrix, self.matrix.shape[1]
-        # Eight sums at once: one alone waits for each of its additions.
+        # Eight sums at once: one alone waits for each of its additions [D20].
         width = m // 8
         parts = [slice(i * width, (i + 1) * width) for i in range(8)]
         sums = sum(k[:, p] * k[:, p] * v[None, p] for p in parts)

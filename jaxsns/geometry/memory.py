@@ -6,9 +6,10 @@ import os
 import jax
 import jax.numpy as jnp
 
-COPIES = 4  # arrays of the size of the costs that a solve on a matrix holds
+COPIES = 4  # arrays of the size of the costs that a solve on a matrix holds [D26]
+# [D26]
 MOST = 1 << 30  # bytes for them at most: above it streamed solves are the faster ones
-SHARE = 0.25  # of the memory of the device
+SHARE = 0.25  # of the memory of the device [D26]
 
 
 def device_bytes() -> float:

@@ -32,6 +32,11 @@ class SeparableKernel(NamedTuple):
         """K diag(weights) K^T u, [n]."""
         return self.times(weights * self.transpose_times(u))
 
+    def sums(self, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums of K diag(v)."""
+        ones = jnp.ones((self._rows,), v.dtype)
+        return self.times(v), v * self.transpose_times(ones)
+
     def squares_times(self, v: jax.Array) -> jax.Array:
         """(K o K) v, [n]. Each entry of K is one product of entries of the stages."""
         return self._up(v, 2)

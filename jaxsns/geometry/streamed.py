@@ -22,6 +22,7 @@ from jaxsns.geometry.streamed_kernel import FORBIDDEN, StreamedKernel, log_entri
 from jaxsns.geometry.top_k import top_k
 from jaxsns.numerics import finite_minus_inf, is_forbidden, matmul, permitted_costs
 
+# [D26]
 BLOCK = 1 << 21  # entries of a block: a few of them fit into a cache or are 8 MiB each
 
 
@@ -307,6 +308,10 @@ class Streamed:
         squares = self.columns(second, zero, one, columns, (rows, mean))[0]
         largest = top[jnp.argmax(jax.lax.stop_gradient(top))]
         return largest, mean, squares / count
+
+    def plan_kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
+        """Kernel K and scale [m] of the plan K diag(scale)."""
+        return self.kernel(f, g, epsilon), jnp.ones_like(g)
 
     def kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array) -> StreamedKernel:
         """Return the plan of finite potentials, behind its products."""

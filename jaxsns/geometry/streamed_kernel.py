@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxsns.numerics import finite_minus_inf, matmul
 
+# [D30]
 FORBIDDEN = (
     1e-5  # of `finite_minus_inf`: what is further below stands for a forbidden pair
 )
@@ -68,6 +69,6 @@ class StreamedKernel(NamedTuple):
         """(K o K) v, [n]; one pass."""
         return self._columns(lambda k, v, _: (matmul(v, k * k), ()), v)[0]
 
-    def sums(self) -> tuple[jax.Array, jax.Array]:
-        """([n], [m]) row and column sums; one pass."""
-        return self._columns(lambda k, *_: (jnp.sum(k, axis=0), jnp.sum(k, axis=1)))
+    def sums(self, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums of K diag(v); one pass."""
+        return self._columns(lambda k, v, _: (matmul(v, k), v * jnp.sum(k, axis=1)), v)

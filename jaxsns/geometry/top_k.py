@@ -11,7 +11,7 @@ def top_k(values: jax.Array, k: int) -> jax.Array:
 
     The k largest lie in the k groups of largest maxima, so a sweep over the row and
     two short `top_k` do: 12 times less to sort for n = 20,000 and k = 32. Exact up to
-    ties. Groups are strided, as neighbours tend to be large together.
+    ties. Groups are strided, as neighbours tend to be large together [D25].
     """
     rows, n = values.shape
     groups = math.isqrt(n * k)

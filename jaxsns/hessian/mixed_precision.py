@@ -1,7 +1,7 @@
 """Conjugate gradients on a float32 copy of a kernel, ended on the kernel itself.
 
 A product's time is that of reading the kernel: half in float32, and a third where the
-copy fits a cache that the kernel does not (docs/decisions.md). The copy is of the
+copy fits a cache that the kernel does not [D40]. The copy is of the
 kernel with the scalings of a point, whose entries are all below 1: squares of scalings
 of e^45, as there are on a kernel, are no numbers of float32. Rounding of float32 is a
 residual of its own in rows that nearly stand alone, so it stops where that would be
@@ -24,12 +24,13 @@ from jaxsns.hessian.schur import SchurSystem
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import smallest_kept
 
-FINEST = 1e-5  # accuracy below which float32 is of no use
-MOST = 100  # products in float32: with more of them directions are no faster
-LEAST_DIAGONAL = 1e-6  # entry below which a row is left to float64
-ROUNDING = 1e-7  # over the least entry on the diagonal: accuracy of float32
+FINEST = 1e-5  # accuracy below which float32 is of no use [D40]
+MOST = 100  # products in float32: with more of them directions are no faster [D40]
+LEAST_DIAGONAL = 1e-6  # entry below which a row is left to float64 [D40]
+ROUNDING = 1e-7  # over the least entry on the diagonal: accuracy of float32 [D40]
+# [D40]
 COARSE, MARGIN = 1e-3, 3.0  # accuracy from which float32 is believed, over rounding
-SLACK = 1.5  # of the accuracy, that the residual found anew may miss it by
+SLACK = 1.5  # of the accuracy, that the residual found anew may miss it by [D40]
 
 
 def pays(kernel: Kernel, rows: int, least: int) -> bool:

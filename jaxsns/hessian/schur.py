@@ -23,8 +23,8 @@ from jaxsns.linear import cholesky
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
 from jaxsns.numerics import default_shift, matmul
 
-STRIPES = 4  # in which a matrix is built before it is factorised
-WHOLE = 128  # rows, up to which it is built at once: less to compile
+STRIPES = 4  # in which a matrix is built before it is factorised [D21]
+WHOLE = 128  # rows, up to which it is built at once: less to compile [D21]
 
 
 class SchurSystem(NamedTuple):
@@ -96,7 +96,7 @@ def without_gauge(system: SchurSystem) -> SchurSystem:
     As a preconditioner the diagonal of A must not have it: w_i^2 is some 1 / n, and
     hides that a row nearly stands alone (A_ii 1e-12, say), as hundreds of points in 10
     or more dimensions do at small epsilon. Directions of 10-D points, n = 1000, then
-    take 514 products where they take 28 without (docs/decisions.md).
+    take 514 products where they take 28 without [D07].
     """
     return system._replace(pin=jnp.zeros_like(system.pin))
 

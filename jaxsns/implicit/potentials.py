@@ -23,16 +23,16 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns.geometry import Grid, Streamed, TransposedCost
 from jaxsns.geometry.kernel import DenseKernel, Kernel
-from jaxsns.hessian import schur as schur
+from jaxsns.hessian import conditioning, schur
 from jaxsns.implicit import streamed as implicit_streamed
 from jaxsns.numerics import machine_epsilon
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem, has_gauge
 
+# [D15]
 LARGEST_FACTORISED = 4096  # rows of the smaller side; above it, conjugate gradients
-MOST_STEPS = 100_000  # of conjugate gradients
+MOST_STEPS = 100_000  # of conjugate gradients [D15]
 
 
 Solve = Callable[[schur.SchurSystem, jax.Array], jax.Array]
@@ -129,6 +129,17 @@ def solve_with(
     return u, inverse * (bottom - v * kernel.transpose_times(u))
 
 
+def _stiffness(problem: Problem, f: jax.Array, g: jax.Array) -> Stiffness:
+    if problem.balanced:
+        return BALANCED
+    a, b = dual.target_masses(problem, f, g)
+    return Stiffness(
+        marginal.stiffness(a, problem.rho_a, problem.epsilon),
+        marginal.stiffness(b, problem.rho_b, problem.epsilon),
+        has_gauge(problem),
+    )
+
+
 @jax.custom_jvp
 def attach(problem: Problem, f: jax.Array, g: jax.Array):
     """Return f [n] and g [m] unchanged, with the derivative of the solution.
@@ -152,45 +163,52 @@ def _attach_jvp(primals, tangents):
 
     _, (rows, columns) = jax.jvp(surplus, (problem,), (tangents[0],))
     epsilon = problem.epsilon
-    more = BALANCED
-    if not problem.balanced:
-        a, b = dual.target_masses(problem, f, g)
-        more = Stiffness(
-            marginal.stiffness(a, problem.rho_a, epsilon),
-            marginal.stiffness(b, problem.rho_b, epsilon),
-            has_gauge(problem),
-        )
+    more = _stiffness(problem, f, g)
     right = -epsilon * rows, -epsilon * columns
-    formed = problem.geometry.formed()
-    if isinstance(formed, Streamed | TransposedCost):
-        return (f, g), _solve_streamed(problem, f, g, *right, more)
-    if isinstance(formed, Grid):
-        kernel, v = formed.plan_kernel(*dual.finite(problem, f, g), epsilon)
-        ones = jnp.ones_like(f)
-        sums = kernel.times(v), v * kernel.transpose_times(ones)
-        return (f, g), solve_with(kernel, v, sums, *right, more, solve_stored)
-    return (f, g), solve_hessian(dual.plan(problem, f, g), *right, more)
+    return (f, g), _solve_at(problem.formed(), f, g, *right, more)
 
 
-def _solve_streamed(problem: Problem, f, g, top, bottom, more: Stiffness):
-    formed = problem.formed()
-    if isinstance(formed.geometry, TransposedCost):
+def _solve_at(formed: Problem, f, g, top, bottom, more: Stiffness):
+    """Solve the system of a plan, on its smaller side if it is stored."""
+    geometry = formed.geometry
+    n, m = formed.shape
+    if geometry.streams_rows or (geometry.stored and n > m):
         swapped = Stiffness(more.columns, more.rows, more.gauge)
-        v, u = _solve_streamed(formed.transposed(), g, f, bottom, top, swapped)
+        v, u = _solve_at(formed.transposed(), g, f, bottom, top, swapped)
         return u, v
-    assert isinstance(formed.geometry, Streamed)
-    f, g = dual.finite(problem, f, g)
-    kernel = formed.geometry.kernel(f, g, problem.epsilon)
-    ones = jnp.ones_like(g)
-    inner = implicit_streamed.inner_solve(formed, f, g, more)
-    return solve_with(kernel, ones, kernel.sums(), top, bottom, more, inner)
+    f, g = dual.finite(formed, f, g)
+    kernel, v = geometry.plan_kernel(f, g, formed.epsilon)
+    inner = solve_stored
+    if not geometry.has_kernel:
+        inner = implicit_streamed.inner_solve(formed, f, g, more)
+    return solve_with(kernel, v, kernel.sums(v), top, bottom, more, inner)
+
+
+def spectral_gap(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[] 1 - sigma^2 of the plan, sigma its second singular value; see `Solution`.
+
+    With penalties: the least eigenvalue of the Newton matrix.
+    """
+    formed = problem.formed()
+    if formed.geometry.streams_rows:
+        return spectral_gap(formed.transposed(), g, f)
+    more = _stiffness(problem, f, g)
+    f, g = dual.finite(formed, f, g)
+    kernel, v = formed.geometry.plan_kernel(f, g, formed.epsilon)
+    rows, columns = kernel.sums(v)
+    diagonals = rows + more.rows, columns + more.columns
+    zero = jnp.zeros((), v.dtype)
+    ones = jnp.ones_like(rows)
+    system = schur.make_system(kernel, ones, v, *diagonals, zero, more.gauge)
+    return conditioning.smallest_eigenvalue(system)
 
 
 @jax.custom_jvp
 def optimal_value(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     """[] dual value whose first derivative ignores that f and g move (envelope).
 
-    At an optimum their contribution is zero; leaving it out saves the linear solve.
+    At an optimum their contribution is zero; leaving it out saves the linear solve
+    [D16].
     The derivative is a function of the f and g passed in, so second derivatives
     are right if those are attached.
     """

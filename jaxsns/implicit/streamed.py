@@ -18,8 +18,8 @@ from jaxsns.streaming import plan_model
 from jaxsns.streaming.arrangement import ClusteredProblem, sort_into_clusters
 from jaxsns.streaming.passes import semidual_pass
 
-PRODUCTS = 200  # passes that a solve may take
-INNER, INNER_STEPS = 0.03, 400  # of the solves of the model
+PRODUCTS = 200  # passes that a solve may take [D23]
+INNER, INNER_STEPS = 0.03, 400  # of the solves of the model [D23]
 
 
 def inner_solve(problem: Problem, f: jax.Array, g: jax.Array, more: Any):

@@ -24,7 +24,7 @@ from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
 from jaxsns.solver import solve
 
-DEFAULT_THRESHOLD = 1e-3  # of OTT's `Sinkhorn`
+DEFAULT_THRESHOLD = 1e-3  # of OTT's `Sinkhorn` [D13]
 
 
 def _module(name: str) -> Any:

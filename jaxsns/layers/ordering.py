@@ -24,7 +24,7 @@ from jaxsns.problem.inputs import as_float
 from jaxsns.solution import Solution
 from jaxsns.solver import solve
 
-DEFAULT_EPSILON = 0.01  # of the variance of the values
+DEFAULT_EPSILON = 0.01  # of the variance of the values [D28]
 
 
 def _standardised(values: jax.Array, a: jax.Array) -> jax.Array:

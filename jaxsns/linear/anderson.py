@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxsns.numerics import machine_epsilon, matmul
 
-DEPTH = 4  # differences that are kept
+DEPTH = 4  # differences that are kept [D23]
 
 
 class Window(NamedTuple):

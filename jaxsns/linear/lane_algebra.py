@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-UNROLLED = 8  # terms up to which sums are written out
+UNROLLED = 8  # terms up to which sums are written out [D21]
 
 
 def times(matrix: jax.Array, v: jax.Array) -> jax.Array:

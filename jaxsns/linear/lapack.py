@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+# [D21]
 SMALL = 16  # up to this size many matrices share loops instead of calls of a library
 
 

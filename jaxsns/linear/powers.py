@@ -2,7 +2,7 @@
 
 What is linear or homogeneous is computed in units of its own size. A power of two as
 unit changes no digit, so results do not depend on the unit of the input. They are made
-from the bits of their exponent: an exponential function need not be exact.
+from the bits of their exponent: an exponential function need not be exact [D32].
 """
 
 import jax

@@ -33,8 +33,8 @@ TERMS = {
     "bb": "transport of b to itself",
 }
 NAMES = tuple(TERMS)
-WEIGHTS = (1.0, -0.5, -0.5)
-ROUNDINGS = 4  # of the typical cost, by which a value of 0 may be negative
+WEIGHTS = (1.0, -0.5, -0.5)  # [D34]
+ROUNDINGS = 4  # of the typical cost, by which a value of 0 may be negative [D35]
 WORSE = (  # than CONVERGED, the worst last
     Status.RUNNING,
     Status.MAX_STEPS,

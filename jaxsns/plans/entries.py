@@ -20,7 +20,7 @@ from jaxsns.solution import Solution, core_potentials, one_solution
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
 
-BLOCK = 1 << 20  # entries of the plan that exist at a time
+BLOCK = 1 << 20  # entries of the plan that exist at a time [D26]
 
 
 class LargestEntries(NamedTuple):

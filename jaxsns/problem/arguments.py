@@ -78,6 +78,7 @@ def nan_unless(ok: jax.Array, x: jax.Array) -> jax.Array:
     return x * jnp.where(ok, 1, jnp.nan).astype(x.dtype)
 
 
+# [D35]
 LARGEST_ERROR = 1e-3  # marginal error, relative to the mass, up to which results count
 
 

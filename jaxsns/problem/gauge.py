@@ -30,7 +30,7 @@ def centre(problem: Problem, f: jax.Array, g: jax.Array):
     """Fix the gauge, if there is one: <a, f> = <b, g>, each half of their sum.
 
     The same for n < m and n > m, and blind to atoms without mass. A shift is no more
-    exact than what it takes away, so it is applied twice.
+    exact than what it takes away, so it is applied twice [D14].
     """
     for _ in range(2):
         shift = gauge_shift(problem, f, g)

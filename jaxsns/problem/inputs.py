@@ -21,8 +21,8 @@ from jaxsns.problem.checks import (
 from jaxsns.problem.problem import Problem
 from jaxsns.problem.scales import check_scale, statistic
 
-LARGEST_GRID = 3  # axes
-DEFAULT_EPSILON = 0.05  # of the standard deviation of the costs
+LARGEST_GRID = 3  # axes [D22]
+DEFAULT_EPSILON = 0.05  # of the standard deviation of the costs [D28]
 
 
 def as_float(name: str, value: Any) -> jax.Array:

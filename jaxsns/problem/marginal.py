@@ -4,7 +4,7 @@
 
 In the dual both are a concave function of the potential f_i: a_i f_i, or
 rho_i a_i (1 - exp(-f_i / rho_i)), whose derivative is the mass that is wanted at f.
-rho_i = infinity is equality. Source: Chizat, Peyre, Schmitzer, Vialard, "Scaling
+rho_i = infinity is equality [D29]. Source: Chizat, Peyre, Schmitzer, Vialard, "Scaling
 algorithms for unbalanced optimal transport problems" (2018).
 """
 

@@ -2,7 +2,7 @@
 
 A cost r_i + c_j + C_ij has the plan of C, if all marginals must be met exactly. The
 potentials are those of C plus r and c, which may be thousands of times as large: in
-float32 they would take all digits of what epsilon is compared with.
+float32 they would take all digits of what epsilon is compared with [D33].
 """
 
 from typing import NamedTuple

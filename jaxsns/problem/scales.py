@@ -19,7 +19,7 @@ from jaxsns.geometry import (
 from jaxsns.numerics import is_forbidden, machine_epsilon
 
 SCALES = ("max", "mean", "median", "std", "within")
-ROUNDINGS = 8  # a scale below this many roundings of the mean cost is zero
+ROUNDINGS = 8  # a scale below this many roundings of the mean cost is zero [D28]
 
 
 class Moments(NamedTuple):

@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from jaxsns.status import Status
 
-CAPACITY = 512  # rows
+CAPACITY = 512  # rows [D37]
 COLUMNS = ("step", "kind", "error", "epsilon", "shift", "kept", "passes", "products")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from jaxsns.recording.history import Step, StepKind
 from jaxsns.status import Status
 
-PAUSE = 2.0  # seconds between two lines
+PAUSE = 2.0  # seconds between two lines [D37]
 
 
 def describe_step(step: Step) -> str:

@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 from jaxsns.recording.history import CAPACITY, COLUMNS, History, Step, StepKind
 from jaxsns.status import Status, code
 
-EVERY = 8  # sweeps between two calls of a listener; Newton steps are all told
+EVERY = 8  # sweeps between two calls of a listener; Newton steps are all told [D37]
 SWEEP = np.int32(StepKind.SWEEP)
 
 

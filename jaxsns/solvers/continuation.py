@@ -15,14 +15,15 @@ from jaxsns.numerics import largest_scaling
 from jaxsns.problem.problem import Problem
 from jaxsns.status import Status, code
 
-LEVEL_FACTOR = 4.0  # by which epsilon falls from level to level, at most
-LEVEL_TOLERANCE = 0.011  # relative L1 error, before the last level
-FIRST_EPSILON = 0.03  # of the spread of the costs
-MIN_RATIO = 12.0  # first epsilon over the wanted one: up to it a path costs more
-TRIAL_SWEEPS = 3  # after which a direct attempt is judged
-NEAR_ERROR = 0.7  # error that is near enough then
-NEAR_SCALING = 0.35  # of the largest scaling of a kernel, that is near enough
-FEW_SWEEPS = 45.0  # predicted by the last contraction: fast enough
+LEVEL_FACTOR = 4.0  # by which epsilon falls from level to level, at most [D04]
+LEVEL_TOLERANCE = 0.011  # relative L1 error, before the last level [D04]
+FIRST_EPSILON = 0.03  # of the spread of the costs [D04]
+MIN_RATIO = 12.0  # first epsilon over the wanted one: up to it a path costs more [D04]
+TRIAL_SWEEPS = 3  # after which a direct attempt is judged [D05]
+NEAR_ERROR = 0.7  # error that is near enough then [D05]
+NEAR_SCALING = 0.35  # of the largest scaling of a kernel, that is near enough [D05]
+FEW_SWEEPS = 45.0  # predicted by the last contraction: fast enough [D05]
+# [D05]
 FALLEN = 0.3  # of the error on a used-up kernel: a direct attempt goes on below it
 
 

@@ -27,7 +27,7 @@ from jaxsns.solvers.registry import METHODS
 from jaxsns.solvers.streamed import driver
 from jaxsns.status import Status, code
 
-LARGEST_IN_STEP = 32  # rows and columns of problems that run in step under vmap
+LARGEST_IN_STEP = 32  # rows and columns of problems that run in step under vmap [D17]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -25,7 +25,8 @@ from jaxsns.solvers.continuation import Path
 from jaxsns.solvers.loop import as_status, run, status_at
 from jaxsns.status import Status, code
 
-NOISE = 16  # machine epsilons of the mass: a gain below it is rounding
+NOISE = 16  # machine epsilons of the mass: a gain below it is rounding [D10]
+# [D06]
 OVERFLOW = 20.0  # log of a target mass over the mass that is given: no kernel holds it
 
 

@@ -15,8 +15,8 @@ from jaxsns.solvers.sinkhorn import fixed_length, overrelaxed, symmetric
 
 # "auto" sweeps on where the measured contraction predicts at most so many more
 # sweeps; a Newton step costs about as much.
-AUTO_PATIENCE = 12.0  # sweeps
-SINKHORN_SWEEPS = 20_000  # at most
+AUTO_PATIENCE = 12.0  # sweeps [D11]
+SINKHORN_SWEEPS = 20_000  # at most [D11]
 
 
 class Entry(NamedTuple):

@@ -27,7 +27,7 @@ from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import loop
 from jaxsns.status import Status, code
 
-ARMIJO, TRIALS = 1e-4, 30
+ARMIJO, TRIALS = 1e-4, 30  # [D39]
 
 
 class SNSState(NamedTuple):

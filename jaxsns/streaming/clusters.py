@@ -10,9 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-LEAST, MOST = 64, 2048  # clusters
+LEAST, MOST = 64, 2048  # clusters [D23]
+# [D23]
 LARGE, PARTS = 64, 8  # points of a cluster from which on it is cut, and into how many
-PER_ROOT = 8  # clusters for each square root of the number of points
+PER_ROOT = 8  # clusters for each square root of the number of points [D23]
 
 
 class ClusterLayout(NamedTuple):

@@ -20,8 +20,8 @@ from jaxsns.linear.ell import Ell
 from jaxsns.numerics import matmul, safe_log
 from jaxsns.streaming.clusters import ClusterLayout
 
-KEPT = 32  # entries in the list of a row or column
-COMPARED = 2048  # columns whose lists are compared with those of rows at a time
+KEPT = 32  # entries in the list of a row or column [D23]
+COMPARED = 2048  # columns whose lists are compared with those of rows at a time [D23]
 
 
 class PlanModel(NamedTuple):
@@ -53,6 +53,10 @@ class PlanModel(NamedTuple):
     def normal(self, weights: jax.Array, u: jax.Array) -> jax.Array:
         """Product with diag(weights) between it and its transposed, [n]."""
         return self.times(weights * self.transpose_times(u))
+
+    def sums(self, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """([n], [m]) row and column sums, scaled by v."""
+        return self.times(v), v * self.transpose_times(jnp.ones_like(self.alpha))
 
     def squares_times(self, v: jax.Array) -> jax.Array:
         """Squares of entries times v, [n], as if no entry were in both parts."""

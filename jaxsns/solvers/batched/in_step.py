@@ -21,6 +21,7 @@ from jaxsns.solvers.outcome import (
 )
 from jaxsns.status import Status, code
 
+# [D17]
 CHUNK = 1 << 16  # entries of the kernels of lanes that run in step: a cache's worth
 
 

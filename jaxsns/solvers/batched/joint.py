@@ -21,7 +21,9 @@ from jaxsns.solvers.options import NewtonOptions
 from jaxsns.solvers.outcome import Outcome, input_status, mask_invalid
 from jaxsns.status import Status, code
 
+# [D17]
 LARGEST = 1 << 16  # entries of a kernel, up to which it pays to sweep side by side
+# [D17]
 CHUNK = 1 << 18  # bytes of the kernels that do so at once: no more than a cache's worth
 
 

@@ -24,12 +24,14 @@ from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 from jaxsns.solvers.sinkhorn.acceleration import best_rate
 
+# [D19]
 ON_ONE_KERNEL, ON_OWN_KERNELS = 300.0, 90.0  # sweeps predicted, as a lane alone takes
-BLOCK = 2  # sweeps between two looks at the errors
+BLOCK = 2  # sweeps between two looks at the errors [D19]
+# [D19]
 FIRST = 8  # sweeps before a prediction is believed; till then each block is a window
-WINDOW = 4  # sweeps over which a decay is measured then
-FEW = 4.0  # sweeps left, as the last ones gained, for which momentum does not pay
-EARLY = 5.0  # sweeps at which twice as many are left as are predicted
+WINDOW = 4  # sweeps over which a decay is measured then [D19]
+FEW = 4.0  # sweeps left, as the last ones gained, for which momentum does not pay [D19]
+EARLY = 5.0  # sweeps at which twice as many are left as are predicted [D19]
 
 
 class BatchMarginals(NamedTuple):

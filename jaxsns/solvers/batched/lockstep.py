@@ -34,6 +34,7 @@ from jaxsns.solvers.loop import status_at
 from jaxsns.solvers.newton.newton import IDLE_STEPS
 from jaxsns.status import Status, code
 
+# [D18]
 FIRST_SWEEPS = (
     16  # sweeps at the beginning without a look: most easy problems are then done
 )

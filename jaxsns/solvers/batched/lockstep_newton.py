@@ -32,8 +32,8 @@ from jaxsns.solvers.batched.lockstep_problem import (
 from jaxsns.solvers.newton import line_search
 from jaxsns.solvers.newton.newton import GAIN_NOISE, IDLE_STEPS, PROGRESS
 
-FIRST_MU = 0.1  # of the damping
-BLOCK = 4  # sweeps in a round: looking at errors costs as much as a sweep or two
+FIRST_MU = 0.1  # of the damping [D18]
+BLOCK = 4  # sweeps in a round: looking at errors costs as much as a sweep or two [D18]
 
 
 class Work(NamedTuple):

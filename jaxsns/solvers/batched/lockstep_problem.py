@@ -23,7 +23,7 @@ from jaxsns.problem import dual
 from jaxsns.solvers.continuation import LEVEL_TOLERANCE, epsilon_at, number_of_levels
 
 # A level costs lanes little: they begin further up than one problem by itself does.
-FIRST_EPSILON, DIRECT = 0.1, 40.0  # see `continuation`
+FIRST_EPSILON, DIRECT = 0.1, 40.0  # see `continuation` [D18]
 
 
 class Batch(NamedTuple):

@@ -15,7 +15,7 @@ from jax.custom_batching import custom_vmap
 
 from jaxsns.linear.mapping import Solve, each
 
-LARGEST_COPY = 1 << 26  # bytes of what all lanes have in common, given to each
+LARGEST_COPY = 1 << 26  # bytes of what all lanes have in common, given to each [D17]
 
 
 def batched(

@@ -11,15 +11,16 @@ from jaxsns.numerics import default_shift
 from jaxsns.problem.stabilised import Iterate, KernelProblem
 from jaxsns.recording.history import StepKind
 
-LARGEST_FACTORISED = 64  # rows up to which a factor costs less than its products
+LARGEST_FACTORISED = 64  # rows up to which a factor costs less than its products [D07]
+# [D07]
 MAX_PRODUCTS, PRODUCTS_PER_ROW = 500, 2  # of conjugate gradients, together a limit
-MOST_PRODUCTS = 10_000
+MOST_PRODUCTS = 10_000  # [D07]
 # A direction is solved to a share of a power of the error that the last one left, not
 # finer than one power of the error now and no coarser than another [D02].
 FORCING_SHARE, FORCING_POWER = 0.1, 1.5
-FINEST_POWER, COARSEST_POWER = 0.6, 0.35
-LAST_SHARE = 0.2  # of the target: error that the last direction aims at
-COARSEST = 0.1  # accuracy of a direction, relative to the residual
+FINEST_POWER, COARSEST_POWER = 0.6, 0.35  # [D02]
+LAST_SHARE = 0.2  # of the target: error that the last direction aims at [D02]
+COARSEST = 0.1  # accuracy of a direction, relative to the residual [D02]
 
 
 class Direction(NamedTuple):

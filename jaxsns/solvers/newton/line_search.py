@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-SHRINK, LONGER = 0.4, 2.0  # factors of the length from trial to trial
-TRIALS = 6  # lengths that are tried for one direction, at most
-WEAK, SHORT = 0.1, 1.1  # gain ratios below and above which there is another trial
-ACCEPTED = 1e-4  # least gain ratio of a step that is made
+SHRINK, LONGER = 0.4, 2.0  # factors of the length from trial to trial [D09]
+TRIALS = 6  # lengths that are tried for one direction, at most [D09]
+WEAK, SHORT = 0.1, 1.1  # gain ratios below and above which there is another trial [D09]
+ACCEPTED = 1e-4  # least gain ratio of a step that is made [D09]
+# [D08]
 POOR, GOOD = 0.25, 0.75  # gain ratios below and above which the damping is changed
-LEAST_DAMPING, DAMPING_FACTOR = 0.01, 4.0
+LEAST_DAMPING, DAMPING_FACTOR = 0.01, 4.0  # [D08]
 
 
 class Trial(NamedTuple):

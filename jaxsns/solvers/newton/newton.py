@@ -31,11 +31,12 @@ from jaxsns.solvers.kernel_loop import (
 )
 from jaxsns.solvers.newton import direction, line_search
 
-FIRST_SWEEPS = 3  # before the first Newton step on a new kernel
+FIRST_SWEEPS = 3  # before the first Newton step on a new kernel [D11]
+# [D08]
 FIRST_DAMPING = 0.025  # shift over the error, at the first Newton step on a kernel
-IDLE_STEPS = 4  # without progress, after which a kernel is left
-PROGRESS = 0.9  # of the least error: less is progress
-GAIN_NOISE = 500  # machine epsilons of the mass: promises below it are rounding
+IDLE_STEPS = 4  # without progress, after which a kernel is left [D10]
+PROGRESS = 0.9  # of the least error: less is progress [D10]
+GAIN_NOISE = 500  # machine epsilons of the mass: promises below it are rounding [D09]
 
 
 class Memory(NamedTuple):

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from jaxsns.numerics import machine_epsilon
 
-TELLING = 1.001  # a decay above the limit of the factor by this says something
-NEAR_ONE = 64  # machine epsilons below 1: largest contraction that is believed
+TELLING = 1.001  # a decay above the limit of the factor by this says something [D12]
+NEAR_ONE = 64  # machine epsilons below 1: largest contraction that is believed [D12]
 
 
 def best_omega(omega: jax.Array, decay: jax.Array) -> jax.Array:

@@ -14,9 +14,10 @@ from jaxsns.solvers.kernel_loop import KernelState, Limits, Method, Moved, sweep
 from jaxsns.solvers.newton import newton
 from jaxsns.solvers.sinkhorn.acceleration import best_omega
 
-WINDOW = 20  # sweeps over which a contraction is measured
+WINDOW = 20  # sweeps over which a contraction is measured [D12]
+# [D12]
 PLAIN_AFTER = 4  # windows without progress, after which over-relaxation is given up
-IDLE_STEPS = (PLAIN_AFTER + 2) * WINDOW  # sweeps without progress: rounding
+IDLE_STEPS = (PLAIN_AFTER + 2) * WINDOW  # sweeps without progress: rounding [D10]
 
 
 class Memory(NamedTuple):

@@ -4,7 +4,7 @@ Half of a Sinkhorn step each time, f <- (f + T f) / 2. With a kernel that is pos
 semi-definite (squared distances, distances, l1) it contracts at least by 1/2 at every
 epsilon, with one product with a matrix a step. Source: Feydy, Sejourne, Vialard,
 Amari, Trouve, Peyre, "Interpolating between optimal transport and MMD using Sinkhorn
-divergences" (2019), section 3.
+divergences" (2019), section 3 [D34].
 """
 
 import jax
@@ -17,8 +17,8 @@ from jaxsns.problem.stabilised import Iterate, KernelProblem
 from jaxsns.solvers.kernel_loop import KernelState, Limits, Method, Moved, sweep_record
 from jaxsns.solvers.sinkhorn.fixed_length import memory
 
-IDLE_STEPS = 8  # without progress, after which a kernel is left
-PROGRESS = 0.99  # of the least error: less is progress
+IDLE_STEPS = 8  # without progress, after which a kernel is left [D10]
+PROGRESS = 0.99  # of the least error: less is progress [D10]
 
 
 def _at(problem: KernelProblem, x: jax.Array) -> Iterate:

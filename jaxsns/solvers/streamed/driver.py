@@ -32,9 +32,11 @@ from jaxsns.streaming import clusters
 from jaxsns.streaming.arrangement import ClusteredProblem, sort_into_clusters
 from jaxsns.streaming.passes import semidual_pass
 
-START_TOLERANCE = 1e-3  # relative L1 error of the problem of clusters
+START_TOLERANCE = 1e-3  # relative L1 error of the problem of clusters [D24]
+# [D24]
 ABOVE_ROUNDING = 5.0  # times what rounding explains: an error that sweeps may lower
-WARM_ERROR = 0.5  # marginal error of given potentials that are good to start from
+WARM_ERROR = 0.5  # marginal error of given potentials that are good to start from [D24]
+# [D24]
 WIDTH = 0.1  # of the clusters' width in cost: the least epsilon of the first level
 
 

@@ -17,9 +17,9 @@ from jaxsns.streaming.clusters import ClusterLayout
 from jaxsns.streaming.passes import PassResult
 from jaxsns.streaming.plan_model import Pattern
 
-SHARE = 0.05  # of the error, to which the model is solved
-STEPS = 40  # of Newton's method on one model, at most
-ROUNDS = 6  # times the model is moved to where the steps have come
+SHARE = 0.05  # of the error, to which the model is solved [D23]
+STEPS = 40  # of Newton's method on one model, at most [D23]
+ROUNDS = 6  # times the model is moved to where the steps have come [D23]
 
 
 @jax.named_scope("model")

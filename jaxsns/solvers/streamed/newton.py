@@ -36,12 +36,13 @@ from jaxsns.streaming.clusters import ClusterLayout
 from jaxsns.streaming.passes import PassResult, semidual_pass
 from jaxsns.streaming.plan_model import KEPT, Pattern
 
-LEVEL_TOLERANCE = 0.05  # relative L1 error before the last level
+LEVEL_TOLERANCE = 0.05  # relative L1 error before the last level [D24]
+# [D24]
 SLOW = 0.4  # of the error left by a step: more, and largest entries are looked for
-SHORTER = 0.25  # of a step that made things worse
-PATIENCE = 6  # passes without a new least error before rounding is believed in
-LOST = 3e-4  # of the mass a row should have: less, and it is corrected by itself
-SEARCH = 2  # passes that a search for largest entries counts as
+SHORTER = 0.25  # of a step that made things worse [D24]
+PATIENCE = 6  # passes without a new least error before rounding is believed in [D24]
+LOST = 3e-4  # of the mass a row should have: less, and it is corrected by itself [D24]
+SEARCH = 2  # passes that a search for largest entries counts as [D24]
 
 
 class State(NamedTuple):

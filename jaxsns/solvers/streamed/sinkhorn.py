@@ -28,7 +28,8 @@ from jaxsns.solvers.sinkhorn.overrelaxed import (
 )
 from jaxsns.status import Status, code
 
-LOST = 1e-12  # of the mass a row should have
+LOST = 1e-12  # of the mass a row should have [D24]
+# [D24]
 FAR = 30.0  # log of the factor by which a column is off, above which it is not relaxed
 
 
