@@ -41,6 +41,17 @@ from jaxsns.plans.maps import c_transform, transport_map
 from jaxsns.plans.rounding import round_to_feasible, round_to_permutation
 from jaxsns.problem.inputs import make_problem
 from jaxsns.problem.problem import Problem
+from jaxsns.quadratic import (
+    LowRank,
+    QuadraticDivergence,
+    QuadraticSolution,
+    SpaceBarycentre,
+    gromov_wasserstein_divergence,
+    match_graphs,
+    quadratic_map,
+    solve_quadratic,
+    space_barycentre,
+)
 from jaxsns.recording.counts import Counts
 from jaxsns.recording.history import History, Step, StepKind
 from jaxsns.solution import NotConvergedError, Solution
@@ -62,14 +73,18 @@ __all__ = [
     "Grid",
     "History",
     "LargestEntries",
+    "LowRank",
     "NewtonOptions",
     "NotConvergedError",
     "PartialSolution",
     "PointCloud",
     "Problem",
+    "QuadraticDivergence",
+    "QuadraticSolution",
     "SNSOptions",
     "SinkhornOptions",
     "Solution",
+    "SpaceBarycentre",
     "Status",
     "Step",
     "StepKind",
@@ -82,12 +97,15 @@ __all__ = [
     "fixed_support_barycentre",
     "free_support_barycentre",
     "gaussian",
+    "gromov_wasserstein_divergence",
     "largest_entries",
     "make_problem",
+    "match_graphs",
     "matching_cross_entropy",
     "matching_cross_entropy_with_integer_labels",
     "ott",
     "plot",
+    "quadratic_map",
     "ragged",
     "register_for_export",
     "round_to_feasible",
@@ -100,6 +118,8 @@ __all__ = [
     "soft_top_k",
     "solve",
     "solve_partial",
+    "solve_quadratic",
+    "space_barycentre",
     "transport_attention",
     "transport_loss",
     "transport_map",

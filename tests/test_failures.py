@@ -172,7 +172,7 @@ def test_options_refuse_nonsense():
 
 def test_point_clouds_are_checked():
     x, y = np.zeros((3, 2)), np.ones((4, 2))
-    with pytest.raises(ValueError, match="cost must be one of cosine, euclidean"):
+    with pytest.raises(ValueError, match="cost must be one of cosine, dot"):
         PointCloud(x, y, "manhattan")
     with pytest.raises(TypeError, match="a name or a function of two points"):
         PointCloud(x, y, 2)

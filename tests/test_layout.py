@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = pathlib.Path(jaxsns.__file__).parent
 # Floors, from the ground up; packages of one floor do not import each other.
 FLOORS = [
-    {"numerics", "status", "hints"},
+    {"numerics", "status", "hints", "control"},
     {"geometry", "linear", "recording"},
     {"problem"},
     {"hessian", "streaming"},
@@ -23,7 +23,7 @@ FLOORS = [
     {"solver"},
     {"partial"},
     {"losses", "plans", "ragged", "gaussian", "barycentres"},
-    {"layers"},
+    {"layers", "quadratic"},
     {"diagnostics", "plot", "interop"},
 ]
 FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}

@@ -48,7 +48,7 @@ def _with_cost(name):
     cloud = solution.problem.geometry
     geometry = dataclasses.replace(cloud, cost=name, factor=jnp.asarray(FACTOR))
     problem = dataclasses.replace(solution.problem, geometry=geometry)
-    return dataclasses.replace(solution, problem=problem)
+    return dataclasses.replace(solution, problem=problem, reduced=None)
 
 
 def _pairwise(name, x, y):
@@ -173,7 +173,7 @@ def test_no_answer_stays_no_answer():
     for factor in (-1, np.nan):
         b = solution.problem.b * factor
         problem = dataclasses.replace(solution.problem, b=b)
-        failed = dataclasses.replace(solution, problem=problem, **nan)
+        failed = dataclasses.replace(solution, problem=problem, reduced=None, **nan)
         for axis in (0, 1):
             assert np.isnan(jaxsns.transport_map(failed, new, axis=axis)).all()
             assert np.isnan(jaxsns.c_transform(failed, new, axis=axis)).all()
@@ -183,7 +183,7 @@ def test_no_answer_stays_no_answer():
 def test_bad_arguments_raise_with_their_name():
     new, solution = _data()[-1], _solved()
     problem = dataclasses.replace(solution.problem, geometry=jaxsns.Dense(new))
-    matrix = dataclasses.replace(solution, problem=problem)
+    matrix = dataclasses.replace(solution, problem=problem, reduced=None)
     with pytest.raises(TypeError, match="solution must be of a PointCloud"):
         jaxsns.transport_map(matrix, new)
     with pytest.raises(ValueError, match=r"points must have shape \[k, d\] with d = 3"):

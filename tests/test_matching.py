@@ -124,7 +124,7 @@ def test_no_answer_stays_no_answer():
     for bad_a, bad_b in ((-a, b), (a, b * np.nan), (a * np.nan, b)):
         masses = dict(a=jnp.asarray(bad_a), b=jnp.asarray(bad_b))
         problem = dataclasses.replace(good.problem, **masses)
-        failed = dataclasses.replace(good, problem=problem, **nan)
+        failed = dataclasses.replace(good, problem=problem, reduced=None, **nan)
         assert np.isnan(jaxsns.matching_cross_entropy(failed, target)).all()
         hard = jaxsns.matching_cross_entropy_with_integer_labels(failed, labels)
         assert np.isnan(hard).all()

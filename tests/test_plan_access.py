@@ -29,7 +29,9 @@ def _solved(kind):
     if kind == "cloud":
         return jaxsns.solve(geometry, a, b, epsilon=EPSILON)
     solution = _solved("cloud")
-    return dataclasses.replace(solution, problem=solution.problem.dense())
+    return dataclasses.replace(
+        solution, problem=solution.problem.dense(), reduced=None
+    )
 
 
 def _forget():
@@ -121,7 +123,9 @@ def test_sampled_pairs_follow_the_plan(solution):
 def test_pairs_follow_a_plan_that_misses_its_marginals():
     solution = _solved("cloud")
     noise = np.random.default_rng(0).normal(size=solution.f.shape)
-    rough = dataclasses.replace(solution, f=solution.f + 0.2 * EPSILON * noise)
+    rough = dataclasses.replace(
+        solution, f=solution.f + 0.2 * EPSILON * noise, reduced=None
+    )
     real = np.asarray(solution.problem.a) > 0
     a = np.asarray(solution.problem.a)
     rows = np.asarray(rough.marginals()[0])
@@ -173,7 +177,7 @@ def test_no_answer_stays_no_answer():
     for bad_a, bad_b in ((-a, b), (a, b * np.nan), (a * np.nan, b), (a, 2 * b)):
         masses = dict(a=jnp.asarray(bad_a), b=jnp.asarray(bad_b))
         problem = dataclasses.replace(solution.problem, **masses)
-        failed = dataclasses.replace(solution, problem=problem, **nan)
+        failed = dataclasses.replace(solution, problem=problem, reduced=None, **nan)
         matrix, left_out = jaxsns.largest_entries(failed, 4)
         assert np.isnan(matrix.data).all()
         assert np.isnan(left_out).all()

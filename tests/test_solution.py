@@ -10,7 +10,7 @@ import pytest
 import references
 
 import jaxsns
-from jaxsns.problem import dual
+from jaxsns.problem import dual, gauge
 
 
 def _solved(name="uneven", **kw):
@@ -82,7 +82,7 @@ def test_gradients_of_gauge_dependent_losses_follow_the_gauge(name):
 def test_c_transform_and_centre():
     cost, a, b, s = _solved()
     np.testing.assert_allclose(dual.column_update(s.problem, s.f), s.g, atol=1e-10)
-    f, g = dual.centre(s.problem, s.f + 3, s.g - 3)
+    f, g = gauge.centre(s.problem, s.f + 3, s.g - 3)
     np.testing.assert_allclose(f, s.f, atol=1e-12)
     np.testing.assert_allclose(g, s.g, atol=1e-12)
 

@@ -17,6 +17,8 @@ from jaxsns.geometry.top_k import top_k
 from jaxsns.linear import anderson
 from jaxsns.solvers.streamed import driver
 from jaxsns.streaming import clusters, plan_model
+from jaxsns.streaming.arrangement import sort_into_clusters
+from jaxsns.streaming.passes import semidual_pass
 from tests import references
 
 R = np.random.default_rng(0)

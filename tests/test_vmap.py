@@ -8,7 +8,7 @@ import references
 
 import jaxsns
 from jaxsns import Status
-from jaxsns.solvers.batched import side_by_side
+from jaxsns.solvers.batched import joint_sinkhorn
 from jaxsns.solvers.batched import vmap as batching
 
 METHODS = ["auto", "newton", "sinkhorn", "sns"]
@@ -34,7 +34,7 @@ def test_lanes_get_the_answer_and_status_that_they_get_alone(method):
         np.testing.assert_allclose(batch.f[k], alone.f, atol=1e-8)
         sweeps, fewest = int(batch.counts.sweeps[k]), int(alone.counts.sweeps)
         # Lanes of "auto" sweep side by side before they take Newton steps.
-        spare = side_by_side.PATIENCE if method == "auto" else 0
+        spare = joint_sinkhorn.ON_OWN_KERNELS if method == "auto" else 0
         assert -max(4, fewest // 2) <= sweeps - fewest <= max(4, fewest // 2) + spare
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.barycentres.measures import Measures, each, weighted_sum
 from jaxsns.geometry import Dense
 from jaxsns.numerics import (
@@ -246,17 +247,17 @@ def _steps(measures: Measures, aim, max_steps, state: BregmanState):
 
     def on_kernels():
         stepping = lambda s: running(s, max_steps) & (spread(s.x) <= limit)
-        return potentials(quick, jax.lax.while_loop(stepping, after, start))
+        return potentials(quick, control.while_loop(stepping, after, start))
 
     def on_costs():
         _, fitted, after = _stepper(measures, slow)
         most = jnp.where(apart, max_steps, jnp.minimum(state.step + 1, max_steps))
         first = fitted(jnp.where(measures.masses > 0, state.f / epsilon, 0), state.step)
         return potentials(
-            slow, jax.lax.while_loop(lambda s: running(s, most), after, first)
+            slow, control.while_loop(lambda s: running(s, most), after, first)
         )
 
-    return jax.lax.cond(apart | lost, on_costs, on_kernels)
+    return control.cond(apart | lost, on_costs, on_kernels)
 
 
 def update(
@@ -268,7 +269,7 @@ def update(
     settled = (end.error <= aim) | (end.idle >= IDLE)
     healthy = jnp.all(jnp.isfinite(f)) & jnp.all(jnp.isfinite(g))
     asked = settled | (end.step >= max_steps) | ~healthy
-    kept_f, kept_g, error = jax.lax.cond(
+    kept_f, kept_g, error = control.cond(
         asked,
         lambda: judged(measures, f, g, end.log_mass),
         lambda: (f, g, state.error),

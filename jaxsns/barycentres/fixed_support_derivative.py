@@ -21,6 +21,7 @@ the part of db along b is that of the totals alone.
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.barycentres.measures import Measures, each, weighted_sum
 from jaxsns.geometry import Dense
 from jaxsns.hessian.schur import inverse_root
@@ -94,7 +95,7 @@ def _inverses(measures: Measures, f: jax.Array, g: jax.Array, mass: jax.Array):
         return jax.lax.map(solve, (jnp.arange(number), v))
 
     start = jnp.zeros((m, m), g.dtype)
-    return jax.lax.fori_loop(0, number, add, start), apply
+    return control.fori_loop(0, number, add, start), apply
 
 
 def _solve_coupled(measures: Measures, f, g, mass, h: jax.Array, v: jax.Array):
@@ -157,7 +158,7 @@ def _solve_coupled(measures: Measures, f, g, mass, h: jax.Array, v: jax.Array):
     # JAX transposes the solve only if both sides are linear in what is differentiated:
     # one that is constant, as h is if weights are, made it fail with an AssertionError.
     h, v = h + 0 * v[0], v + 0 * h[None, :]
-    return jax.lax.custom_linear_solve(product, (h, v), solve, transpose_solve)
+    return control.custom_linear_solve(product, (h, v), solve, transpose_solve)
 
 
 @jax.custom_jvp

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import PointCloud
 from jaxsns.hessian.schur import inverse_root
 from jaxsns.implicit import potentials as implicit
@@ -93,7 +94,7 @@ def _attach_jvp(primals, tangents):
     root = clouds.b[:, None] * inverse
     _, direct = jax.jvp(lambda c: image(c, y), (clouds,), (tangents[0],))
     _, along = jax.linearize(lambda v: image(clouds, v), y)
-    moved = jax.lax.custom_linear_solve(
+    moved = control.custom_linear_solve(
         lambda u: u - root * along(inverse * u),
         root * direct,
         _conjugate_gradients,

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxsns import control
 from jaxsns.gaussian import covariances, riccati
 from jaxsns.gaussian.matrix_sqrt import clipped_root, symmetric_part
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
@@ -106,7 +107,7 @@ def _attach_jvp(primals, tangents):
         small = left <= machine_epsilon(b.dtype) ** 0.5 * jnp.linalg.norm(b / unit)
         return jnp.where(end.converged | small, end.x * unit, jnp.nan)
 
-    change = jax.lax.custom_linear_solve(product, rhs, solve, symmetric=True)
+    change = control.custom_linear_solve(product, rhs, solve, symmetric=True)
     return matrix, change
 
 
@@ -153,7 +154,7 @@ def _run(
     start = clipped_root(jnp.sum(weights[:, None, None] * covs, axis=0))
     infinite = jnp.asarray(jnp.inf, covs.dtype)
     first = _State(start, infinite, jnp.asarray(0, jnp.int32))
-    return jax.lax.while_loop(running, update, first)
+    return control.while_loop(running, update, first)
 
 
 def _number(name: str, value: Any, dtype: Any, least: float) -> jax.Array:

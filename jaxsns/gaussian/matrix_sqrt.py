@@ -15,6 +15,7 @@ Source: Daleckii and Krein (1965); Bhatia, Jain and Lim, Expositiones Mathematic
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.linear import lapack
 from jaxsns.linear.powers import half_exponent, shifted
 from jaxsns.numerics import machine_epsilon, matmul
@@ -75,7 +76,7 @@ def _solve(
 
     # Derivatives of any order come from the product, which is plain arithmetic.
     product = lambda x: matmul(a, x) + matmul(x, a)
-    return jax.lax.custom_linear_solve(product, c, solve, symmetric=True)
+    return control.custom_linear_solve(product, c, solve, symmetric=True)
 
 
 def lyapunov(a: jax.Array, c: jax.Array) -> jax.Array:

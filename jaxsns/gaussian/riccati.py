@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.gaussian.matrix_sqrt import clipped_root, resolution
 from jaxsns.linear import lapack
 from jaxsns.linear.powers import half_exponent, power_of_two, shifted
@@ -112,7 +113,7 @@ def _solution_jvp(primals, tangents):
         return matmul(matmul(e, inside), e.T) * unit
 
     rhs = db - matmul(matmul(unit_t, da), unit_t)
-    return t, jax.lax.custom_linear_solve(product, rhs, solve, transposed_solve)
+    return t, control.custom_linear_solve(product, rhs, solve, transposed_solve)
 
 
 @jax.custom_jvp

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.numerics import matmul
 
 
@@ -142,7 +143,7 @@ def log_sums(tiles: TiledCost, log: jax.Array) -> jax.Array:
         _, scale, sums = _entering(tiles, log)
         return _leaving(scale, sums, tiles.cost.shape[0])
 
-    return jax.lax.cond(tiles.safe[0], fast, jax.checkpoint(_exact_log), tiles, log)
+    return control.cond(tiles.safe[0], fast, jax.checkpoint(_exact_log), tiles, log)
 
 
 def axis_kernel(tiles: TiledCost, log: jax.Array) -> AxisKernel:
@@ -160,7 +161,7 @@ def axis_kernel(tiles: TiledCost, log: jax.Array) -> AxisKernel:
         nothing = lambda size: jnp.zeros((I, J, size, r), log.dtype)
         return nothing(q), nothing(p), jax.checkpoint(_exact_log)(tiles, log)
 
-    w_in, w_out, out = jax.lax.cond(tiles.safe[0], fast, exact, tiles, log)
+    w_in, w_out, out = control.cond(tiles.safe[0], fast, exact, tiles, log)
     return AxisKernel(tiles, w_in, w_out, log, out)
 
 
@@ -195,7 +196,7 @@ def apply(
     def exact(s, v, factor):
         return jnp.sum(_weights(s, factor, power) * v.T[None], axis=1)
 
-    return jax.lax.cond(s.tiles.safe[power - 1], fast, exact, s, v, factor)
+    return control.cond(s.tiles.safe[power - 1], fast, exact, s, v, factor)
 
 
 def apply_transposed(
@@ -217,4 +218,4 @@ def apply_transposed(
     def exact(s, u, factor):
         return jnp.sum(_weights(s, factor, power) * u[:, None], axis=0).T
 
-    return jax.lax.cond(s.tiles.safe[power - 1], fast, exact, s, u, factor)
+    return control.cond(s.tiles.safe[power - 1], fast, exact, s, u, factor)

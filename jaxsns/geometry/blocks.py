@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import sharding
 
 
@@ -43,7 +44,7 @@ def scan(
         return jax.tree.map(jnp.add, sums, more), out
 
     whole = jax.tree.map(split, part(0, number * size))
-    sums, outputs = jax.lax.scan(step, zero, whole)
+    sums, outputs = control.scan(step, zero, whole)
     outputs = jax.tree.map(join, outputs)
     if number * size == m:
         return sums, outputs

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
+
 ROWS = 8  # at a time [D20]
 SMALL = 2**16  # entries, up to which a loop costs more than it saves [D20]
 
@@ -28,11 +30,11 @@ def maxima(function: Callable[..., Any], *arrays: jax.Array) -> Any:
             return jax.tree.map(jnp.maximum, most, largest(*rows))
 
         first = largest(*(x[:ROWS] for x in arrays))
-        return jax.lax.fori_loop(1, -(-n // ROWS), more, first)
+        return control.fori_loop(1, -(-n // ROWS), more, first)
 
     if n <= max(ROWS, SMALL // _width(function, *arrays)):
         return largest(*arrays)
-    return jax.lax.platform_dependent(*arrays, cpu=few_rows, default=largest)
+    return control.platform_dependent(*arrays, cpu=few_rows, default=largest)
 
 
 def _width(function: Callable[..., Any], *arrays: jax.Array) -> int:

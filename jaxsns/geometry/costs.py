@@ -13,6 +13,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import blocks
 from jaxsns.numerics import matmul
 
@@ -124,7 +125,7 @@ def euclidean(x: jax.Array, y: jax.Array) -> jax.Array:
     nearest = jnp.argmin(jax.lax.stop_gradient(squares), axis=1)
     own = jnp.arange(x.shape[0]), nearest
     squares = squares.at[own].set(_squares(u, v[nearest]))
-    return jax.lax.cond(
+    return control.cond(
         jnp.all(jnp.sum(near, axis=1) <= 1),
         lambda squares, *_: safe_power(squares, 0.5),
         lambda _, u, v: by_differences(u, v),

@@ -18,6 +18,8 @@ from jaxsns.numerics import (
     smallest_kept,
 )
 
+SPREAD_ROWS = 64  # of which a spread is measured, in rows [D04]
+
 
 class Largest(NamedTuple):
     """The largest plan entries of each row (or column)."""
@@ -100,12 +102,15 @@ class Dense:
         """Return the costs with rows and columns exchanged."""
         return Dense(self.cost.T, self.columns, self.rows)
 
-    def reduced(self) -> tuple["Dense", jax.Array, jax.Array]:
+    def reduced(self) -> tuple["Dense", jax.Array, jax.Array] | None:
         """Return the costs less their offsets, and these, [n] and [m].
 
         Offsets are the least cost of each row, and then of each column: what is left is
-        >= 0 with a zero in every row. Two passes without exponentials.
+        >= 0 with a zero in every row. Two passes without exponentials. None in float64,
+        which has digits to spare for offsets of 1e5 epsilon.
         """
+        if jnp.finfo(self.dtype).bits >= 64:
+            return None
         cost = jax.lax.stop_gradient(permitted_costs(self.cost))
         some = lambda x: jnp.where(is_forbidden(x), 0, x)
         rows = some(jnp.min(cost, axis=1))
@@ -124,17 +129,24 @@ class Dense:
         return self
 
     def spread(self, rows: jax.Array, columns: jax.Array) -> jax.Array:
-        """[] largest minus smallest permitted cost of rows [n] and columns [m] (bool)."""
+        """[] largest minus smallest permitted cost of rows [n] and columns [m] (bool).
 
-        def both(cost: jax.Array, real: jax.Array, *offsets: jax.Array):
-            cost = permitted_costs(cost)
-            counts = real[:, None] & ~is_forbidden(cost)
-            cost = self._less_offsets(cost, *(offsets or (None,)))
-            return tuple(jnp.where(counts, x, -jnp.inf) for x in (cost, -cost))
-
-        most = column_maxima.maxima(both, self.cost, rows, *self._row_offsets())
-        high, minus_low = (jnp.max(jnp.where(columns, x, -jnp.inf)) for x in most)
-        return high + minus_low
+        Of at most 64 rows, evenly spaced among those that count: it is for the first
+        epsilon of a path, of which only the order of magnitude matters.
+        """
+        n = rows.shape[0]
+        count = min(n, SPREAD_ROWS)
+        # Rows that count come first, in their order.
+        order = jnp.argsort(~rows, stable=True)
+        number = jnp.maximum(jnp.sum(rows), 1)
+        chosen = order[(jnp.arange(count) * number) // count]
+        cost = self._less_offsets(
+            permitted_costs(self.cost[chosen]),
+            None if self.rows is None else self.rows[chosen],
+        )
+        counts = rows[chosen][:, None] & columns[None, :] & ~is_forbidden(cost)
+        high = jnp.max(jnp.where(counts, cost, -jnp.inf))
+        return high - jnp.min(jnp.where(counts, cost, jnp.inf))
 
     def softmin(self, potential: jax.Array, epsilon: jax.Array, axis: int):
         """Soft minimum of cost minus potential along an axis.

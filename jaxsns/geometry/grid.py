@@ -131,8 +131,8 @@ class Grid:
 
         Costs along each axis lose their least entries, row by row and column by column.
         """
-        parts = [Dense(c).reduced() for c in self.axes()]
-        matrices = tuple(part.entries for part, _, _ in parts)
+        parts = [_reduced_axis(c) for c in self.axes()]
+        matrices = tuple(matrix for matrix, _, _ in parts)
         rows = _flat_sum([rows for _, rows, _ in parts])
         columns = _flat_sum([columns for _, _, columns in parts])
         return Grid(matrices=matrices, tiles=self._tiles), rows, columns
@@ -262,6 +262,15 @@ class Grid:
         """<C, P>, in cost times mass; a product of stages for each axis."""
         kernel, scale = self.plan_kernel(f, g, epsilon)
         return jnp.sum(scale * kernel.weighted_sums(self.axes()))
+
+
+def _reduced_axis(cost: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Costs of an axis less the least of each row and then column, and these."""
+    stop = jax.lax.stop_gradient
+    rows = stop(jnp.min(cost, axis=1))
+    rest = cost - rows[:, None]
+    columns = stop(jnp.min(rest, axis=0))
+    return rest - columns[None, :], rows, columns
 
 
 def _flat_sum(parts: list[jax.Array]) -> jax.Array:

@@ -34,7 +34,7 @@ class Geometry(Protocol):
         """The arrays behind it by name, for checks of their values."""
         ...
 
-    def formed(self) -> "Formed":
+    def formed(self) -> Any:
         """Return the geometry on which a solve runs."""
         ...
 

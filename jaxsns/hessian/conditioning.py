@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.hessian import schur
 from jaxsns.hessian.schur import SchurSystem
 from jaxsns.linear import lapack
@@ -41,7 +42,7 @@ def smallest_eigenvalue(system: SchurSystem) -> jax.Array:
 
     basis = jnp.zeros((steps, n), dtype).at[0].set(unit(start))
     zeros = jnp.zeros((steps,), dtype)
-    basis, diagonal, beside = jax.lax.fori_loop(0, steps, step, (basis, zeros, zeros))
+    basis, diagonal, beside = control.fori_loop(0, steps, step, (basis, zeros, zeros))
     used = jnp.sum(basis**2, axis=1) > 0
     # Rows that were not reached stand for eigenvalues in the middle of nowhere.
     diagonal = jnp.where(used, diagonal, 1)

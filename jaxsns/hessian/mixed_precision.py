@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.hessian import schur as schur
 from jaxsns.hessian.schur import SchurSystem
@@ -120,7 +121,7 @@ def solve(
 
     asked = (first.steps > 0) & ~sure
     believed = lambda: (jnp.where(sure, found, 0), jnp.where(sure, 0, rhs))
-    x, residual = jax.lax.cond(asked, left_over, believed)
+    x, residual = control.cond(asked, left_over, believed)
     spent = first.steps + jnp.where(asked, 1, 0)
     second = conjugate_gradient(
         lambda v: schur.product(system, v),

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.linear import cholesky
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
@@ -168,7 +169,7 @@ def _factor(system: SchurSystem) -> jax.Array:
         part = diagonal - part + pin[rows, None] * pin[None, columns]
         return jax.lax.dynamic_update_slice(matrix, part, (row, column))
 
-    upper = jax.lax.fori_loop(0, first.size, block, jnp.zeros((n, n), k.dtype))
+    upper = control.fori_loop(0, first.size, block, jnp.zeros((n, n), k.dtype))
     return cholesky.factorise(upper.T)
 
 

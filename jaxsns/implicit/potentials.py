@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.hessian import conditioning, schur
 from jaxsns.implicit import streamed as implicit_streamed
@@ -119,7 +120,7 @@ def solve_with(
     system = schur.make_system(kernel, ones, v, *diagonals, zero, more.gauge)
     inverse = schur.inverse_root(diagonals[1]) ** 2
     rhs = system.left * (top - kernel.times(v * inverse * bottom))
-    scaled = jax.lax.custom_linear_solve(
+    scaled = control.custom_linear_solve(
         lambda x: schur.product(system, x),
         schur.project(system, rhs),
         lambda _, b: _solve(system, b, inner),

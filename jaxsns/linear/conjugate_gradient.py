@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import control
+
 
 class CGResult(NamedTuple):
     """Where the iteration stopped."""
@@ -80,5 +82,5 @@ def conjugate_gradient(
         beta = (square - jnp.vdot(z, s.residual)) / s.square
         return _State(x, residual, z + beta * s.direction, square, s.step + 1, ~fine)
 
-    end = jax.lax.while_loop(running, update, state)
+    end = control.while_loop(running, update, state)
     return CGResult(end.x, end.step, met(end))

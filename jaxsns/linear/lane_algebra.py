@@ -10,6 +10,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
+
 UNROLLED = 8  # terms up to which sums are written out [D21]
 
 
@@ -40,7 +42,7 @@ def gram(matrix: jax.Array) -> jax.Array:
         column = matrix[:, j]
         return total + column[:, None] * column[None]
 
-    return jax.lax.fori_loop(0, m, add, jnp.zeros((n, n, lanes), matrix.dtype))
+    return control.fori_loop(0, m, add, jnp.zeros((n, n, lanes), matrix.dtype))
 
 
 def solve_definite(matrix: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -61,4 +63,4 @@ def solve_definite(matrix: jax.Array, rhs: jax.Array) -> jax.Array:
         x = jnp.where(here, value[None], x - column * value[None])
         return a, x
 
-    return jax.lax.fori_loop(0, rhs.shape[0], eliminate, (matrix, rhs))[1]
+    return control.fori_loop(0, rhs.shape[0], eliminate, (matrix, rhs))[1]

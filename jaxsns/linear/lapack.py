@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
+
 # [D21]
 SMALL = 16  # up to this size many matrices share loops instead of calls of a library
 
@@ -21,7 +23,7 @@ def _in_turn(
 ) -> Callable[..., Any]:
     """The function of arrays; a batch on a CPU by `small` where it fits, or in turn."""
 
-    @jax.custom_batching.custom_vmap
+    @control.custom_vmap
     def one(*arrays: jax.Array) -> Any:
         return function(*arrays)
 
@@ -38,7 +40,7 @@ def _in_turn(
                 return jax.vmap(small)(*x)
             return jax.lax.map(lambda y: one(*y), x)
 
-        out = jax.lax.platform_dependent(
+        out = control.platform_dependent(
             *spread, cpu=on_cpu, default=jax.vmap(function)
         )
         return out, jax.tree.map(lambda _: True, out)
@@ -61,7 +63,7 @@ def _small_factor(a: jax.Array) -> jax.Array:
         rest = jnp.where(later, rest - scaled[:, None] * scaled[None, :], rest)
         return jnp.where(index[None, :] == j, scaled[:, None], rest)
 
-    return jnp.tril(jax.lax.fori_loop(0, a.shape[0], column, a))
+    return jnp.tril(control.fori_loop(0, a.shape[0], column, a))
 
 
 def _solve(factor: jax.Array, rhs: jax.Array) -> jax.Array:
@@ -79,9 +81,9 @@ def _small_solve(factor: jax.Array, rhs: jax.Array) -> jax.Array:
         return jnp.where(here == j, value[None], x)
 
     # Entries not yet solved for meet the zeros of the triangle.
-    x = jax.lax.fori_loop(0, n, lambda j, x: row(x, j, factor[j]), rhs)
+    x = control.fori_loop(0, n, lambda j, x: row(x, j, factor[j]), rhs)
     back = lambda k, x: row(x, n - 1 - k, factor[:, n - 1 - k])
-    return jax.lax.fori_loop(0, n, back, x)
+    return control.fori_loop(0, n, back, x)
 
 
 def _eigh(a: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -99,7 +101,7 @@ _one_eigh = _in_turn(_eigh)
 _one_svd = _in_turn(_svd)
 
 
-@jax.custom_batching.custom_vmap
+@control.custom_vmap
 def _solve_columns(factor: jax.Array, rhs: jax.Array) -> jax.Array:
     return _one_solve(factor, rhs)
 

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
+
 Solve = Callable[..., Any]
 
 
@@ -15,7 +17,7 @@ def each(in_turn: Solve, beside: Solve | None = None) -> Solve:
     `beside` is the function to be batched by plain `vmap`, if not the same.
     """
     other = in_turn if beside is None else beside
-    return lambda xs: jax.lax.platform_dependent(
+    return lambda xs: control.platform_dependent(
         xs, cpu=lambda xs: jax.lax.map(in_turn, xs), default=jax.vmap(other)
     )
 
@@ -67,4 +69,4 @@ def finish(
         return k + 1, jax.tree.map(put, out, new)
 
     zero = jnp.zeros_like(count)
-    return jax.lax.while_loop(lambda s: s[0] * size < count, chunk, (zero, out))[1]
+    return control.while_loop(lambda s: s[0] * size < count, chunk, (zero, out))[1]

@@ -7,12 +7,12 @@ the costs are formed as a whole. Products with vectors are `Solution.apply`.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxsns.geometry import Geometry, Grid, PointCloud
+from jaxsns.geometry import Grid, PointCloud
 from jaxsns.numerics import is_forbidden, masked, safe_log
 from jaxsns.problem import arguments
 from jaxsns.solution import Solution, core_potentials, one_solution
@@ -30,7 +30,7 @@ class LargestEntries(NamedTuple):
     left_out: jax.Array  # [n] mass of each row (or [m] column) outside of it
 
 
-def _cost_rows(geometry: Geometry, indices: jax.Array, axis: int) -> jax.Array:
+def _cost_rows(geometry: Any, indices: jax.Array, axis: int) -> jax.Array:
     """[s, m] costs of some rows, or [s, n] of some columns."""
     if isinstance(geometry, PointCloud):
         name = "x" if axis == 1 else "y"

@@ -47,7 +47,7 @@ def _reduced(solution: Solution, points: jax.Array, axis: int):
     And [k, m] bool, the pairs that count: finite stand-ins are where they do not; and
     [k] what these costs lack of those of the points.
     """
-    cloud = _cloud(solution)
+    cloud: Any = _cloud(solution)
     problem, f, g = core_potentials(solution)
     lacking = jnp.zeros_like(points[:, 0])
     centres = cloud.centres()

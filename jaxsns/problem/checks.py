@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns.geometry import Geometry
+from jaxsns import control
 from jaxsns.numerics import machine_epsilon, permitted_costs
 from jaxsns.problem.problem import Problem
 from jaxsns.status import Status, code
@@ -72,7 +72,7 @@ def validity(problem: Problem) -> jax.Array:
     fine = jnp.all(jnp.isfinite(a) & (a >= 0)) & jnp.all(jnp.isfinite(b) & (b >= 0))
     fine &= (jnp.sum(a) > 0) & (jnp.sum(b) > 0)
     # An epsilon that was derived from bad costs is NaN with them: they are the cause.
-    spoilt = fine & jax.lax.cond(
+    spoilt = fine & control.cond(
         jnp.isnan(epsilon), lambda: _costs_spoilt(problem), lambda: jnp.asarray(False)
     )
     fine &= jnp.isfinite(epsilon) & (epsilon > 0)
@@ -112,7 +112,7 @@ def check_values(problem: Problem) -> None:
     _check_numbers(problem)
 
 
-def check_arrays(geometry: Geometry, a: jax.Array, b: jax.Array) -> None:
+def check_arrays(geometry: Any, a: jax.Array, b: jax.Array) -> None:
     """Costs and masses, of which a scale, and so epsilon, may be derived."""
     for name, array in geometry.arrays.items():
         if not is_traced(array):

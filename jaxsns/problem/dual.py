@@ -19,6 +19,7 @@ from jaxsns.problem.problem import Problem
 # Of the error that rounding explains, in machine epsilons: without potentials, and for
 # each epsilon of their size [D03].
 ROUNDING_BASE, ROUNDING_SLOPE = 8.0, 1.5
+LARGEST_FLOOR = 1e-2  # relative L1 error that rounding may explain at most [D03]
 
 
 def finite(problem: Problem, f: jax.Array, g: jax.Array):
@@ -128,7 +129,8 @@ def rounding_floor(size: jax.Array) -> jax.Array:
     """[...] marginal error that rounding explains, by the potentials over epsilon."""
     unit = machine_epsilon(size.dtype)
     floor = unit * (ROUNDING_BASE + ROUNDING_SLOPE * size)
-    return jnp.where(jnp.isfinite(floor), floor, 0)
+    # What rounding cannot be told from is no answer, however large the potentials are.
+    return jnp.where(floor <= LARGEST_FLOOR, floor, 0)
 
 
 def row_update(problem: Problem, g: jax.Array) -> jax.Array:

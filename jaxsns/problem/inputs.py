@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsns.geometry import Dense, Geometry, Grid, PointCloud
+from jaxsns.geometry import Dense, Grid, PointCloud
 from jaxsns.numerics import forbidden_cost, permitted_costs
 from jaxsns.problem.checks import (
     check_arrays,
@@ -93,7 +93,7 @@ def _as_geometry(cost: Any) -> Dense | PointCloud | Grid:
     return Dense(matrix)
 
 
-def _check_size(geometry: Dense | PointCloud | Grid) -> None:
+def _check_size(geometry: Any) -> None:
     """Raise for costs that could be taken for forbidden pairs, where they are known.
 
     Traced ones become NaN where they are read (`numerics.permitted_costs`).
@@ -158,7 +158,7 @@ def _as_grid(grid: Grid) -> Grid:
     return dataclasses.replace(grid, x=x, y=y, factor=factor)
 
 
-def _flat(geometry: Geometry, side: int, name: str, value: Any) -> Any:
+def _flat(geometry: Any, side: int, name: str, value: Any) -> Any:
     """Numbers in the shape of a grid as [n]; anything else as it is."""
     if not isinstance(geometry, Grid) or value is None:
         return value

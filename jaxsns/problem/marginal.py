@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.numerics import safe_log
 
 
@@ -168,4 +169,4 @@ def translation(
         step = t + (more - less) / jnp.where(slope > 0, slope, 1)
         return jnp.where((slope > 0) & jnp.isfinite(step), step, t)
 
-    return jax.lax.fori_loop(0, 4, newton, jnp.zeros((), x.dtype))
+    return control.fori_loop(0, 4, newton, jnp.zeros((), x.dtype))

@@ -2,14 +2,13 @@
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import (
     Dense,
-    Geometry,
     Grid,
     PointCloud,
     Streamed,
@@ -32,9 +31,7 @@ class Moments(NamedTuple):
 
 # Compiled, since one by one its operations take longer to compile for a new shape.
 @functools.partial(jax.jit, static_argnums=0)
-def statistic(
-    name: str, geometry: Dense | PointCloud | Grid, a: jax.Array, b: jax.Array
-) -> jax.Array:
+def statistic(name: str, geometry: Any, a: jax.Array, b: jax.Array) -> jax.Array:
     """[] a scale > 0 of the costs between real atoms, in units of cost.
 
     name: "max", "mean", "median" or "std" (standard deviation) of the costs, or
@@ -74,7 +71,7 @@ def _real(cost: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     return (a > 0)[:, None] & (b > 0)[None, :] & ~is_forbidden(cost)
 
 
-def moments(geometry: Geometry, a: jax.Array, b: jax.Array) -> Moments:
+def moments(geometry: Any, a: jax.Array, b: jax.Array) -> Moments:
     """Largest, mean and standard deviation of the costs between real atoms."""
     if isinstance(geometry, Grid):
         named = grid_statistics.NAMED
@@ -101,7 +98,7 @@ def moments(geometry: Geometry, a: jax.Array, b: jax.Array) -> Moments:
     return Moments(largest, origin + mean, _root(variance))
 
 
-def _median(geometry: Dense | PointCloud | Grid, a, b) -> jax.Array:
+def _median(geometry: Any, a, b) -> jax.Array:
     if isinstance(geometry, Grid):
         raise ValueError(
             "the median of the costs of a Grid would need all of them; use 'max', "
@@ -117,7 +114,7 @@ def _median(geometry: Dense | PointCloud | Grid, a, b) -> jax.Array:
     return jnp.nanmedian(jnp.where(_real(cost, a, b), cost, jnp.nan))
 
 
-def _within(geometry: Dense | PointCloud | Grid, a, b) -> jax.Array:
+def _within(geometry: Any, a, b) -> jax.Array:
     if isinstance(geometry, Dense):
         return _without_offsets(geometry, a, b)
     if isinstance(geometry, PointCloud):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.recording.history import CAPACITY, COLUMNS, History, Step, StepKind
 from jaxsns.status import Status, code
 
@@ -132,7 +133,7 @@ def record_step(
         return jnp.concatenate([table[::2], gone]), 2 * stride
 
     full = recorder.count >= CAPACITY * recorder.stride
-    table, stride = jax.lax.cond(
+    table, stride = control.cond(
         full, thinned, lambda *same: same, recorder.table, recorder.stride
     )
     # Steps between two rows are written to a place that there is not.
@@ -168,7 +169,7 @@ def _tell(j: Recorder, due, kind, error, shift, kept, passes, products, status) 
     numbers += (shift, kept, passes, products, status)
     arrays = [jnp.asarray(x) for x in (due, *numbers)]
     # Without the branch a solve of thousands of sweeps would wait for Python.
-    jax.lax.cond(
+    control.cond(
         arrays[0], lambda *x: jax.debug.callback(call, *x), lambda *_: None, *arrays
     )
 

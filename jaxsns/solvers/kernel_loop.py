@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.numerics import finite_minus_inf, inner_tolerance, largest_scaling
 from jaxsns.problem import dual, gauge, stabilised
 from jaxsns.problem.problem import Problem
@@ -150,7 +151,7 @@ def on_kernel(
             record=noted,
         )
 
-    return jax.lax.while_loop(lambda s: _going(method, limits, s), step, start)
+    return control.while_loop(lambda s: _going(method, limits, s), step, start)
 
 
 def begin(
@@ -242,7 +243,7 @@ def solve(
         stopped = limits._replace(max_steps=jnp.where(unusable, 0, limits.max_steps))
         end = on_kernel(method, kernel, stopped, state)
         f, g = kernel.potentials(end.iterate.x, end.iterate.y)
-        f = jax.lax.cond(
+        f = control.cond(
             unusable,
             lambda: method.repair(mine, kernel.f, g),
             lambda: f,
@@ -275,7 +276,7 @@ def checked(
     """
     finite = jnp.all(jnp.isfinite(reached[0]))
     asked = last & (settled | (step >= options.max_steps) | ~finite)
-    f, g, error = jax.lax.cond(
+    f, g, error = control.cond(
         asked,
         lambda: dual.centred_with_error(problem, *reached),
         lambda: (*reached, before),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.status import Status, code
 
 
@@ -24,7 +25,7 @@ S = TypeVar("S", bound=HasStatus)
 
 def run(update: Callable[[S], S], state: S) -> S:
     """Apply `update` while the status is RUNNING. The only outer loop there is."""
-    return jax.lax.while_loop(lambda s: s.status == code(Status.RUNNING), update, state)
+    return control.while_loop(lambda s: s.status == code(Status.RUNNING), update, state)
 
 
 def as_status(value: ArrayLike) -> jax.Array:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.problem.checks import validity
 from jaxsns.problem.feasibility import infeasible
 from jaxsns.problem.problem import Problem
@@ -44,7 +45,7 @@ def mask_invalid(status_of_input, f, g, error, status, counts, record=None) -> O
 def explain_failure(problem: Problem, f, g, status) -> jax.Array:
     """[] the status, or INFEASIBLE where that can be proved of a failed solve."""
     failed = (status == code(Status.MAX_STEPS)) | (status == code(Status.STALLED))
-    proved = jax.lax.cond(
+    proved = control.cond(
         failed,
         lambda: infeasible(problem, f, g),
         lambda: jnp.asarray(False),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.hessian.schur import inverse_root
 from jaxsns.linear import ell
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
@@ -132,7 +133,7 @@ def _newton(problem: Problem, options: Any, state: SNSState) -> SNSState:
         return number + 1, length / 2, new_f, new_g, good
 
     start = (jnp.asarray(0, jnp.int32), jnp.ones_like(error), f, g, jnp.asarray(False))
-    tried, _, new_f, new_g, good = jax.lax.while_loop(
+    tried, _, new_f, new_g, good = control.while_loop(
         lambda t: ~t[-1] & (t[0] < TRIALS), attempt, start
     )
     return state._replace(
@@ -147,7 +148,7 @@ def _newton(problem: Problem, options: Any, state: SNSState) -> SNSState:
 
 def update(problem: Problem, options: Any, state: SNSState) -> SNSState:
     """One warm-up sweep or one Newton step, then the exact error and the verdict."""
-    moved = jax.lax.cond(
+    moved = control.cond(
         state.counts.sweeps < options.warm_up,
         functools.partial(_sweep, problem, options),
         functools.partial(_newton, problem, options),

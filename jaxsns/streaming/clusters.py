@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
+
 LEAST, MOST = 64, 2048  # clusters [D23]
 # [D23]
 LARGE, PARTS = 64, 8  # points of a cluster from which on it is cut, and into how many
@@ -92,7 +94,7 @@ def order(points: jax.Array, shape: ClusterLayout) -> ClusterOrder:
         return jax.lax.sort((group[of_point], key, place), num_keys=2)[2]
 
     place = jnp.arange(inside, dtype=jnp.int32)
-    place = jax.lax.fori_loop(0, levels, halve, place)
+    place = control.fori_loop(0, levels, halve, place)
     back = jnp.zeros((inside,), jnp.int32)
     back = back.at[place].set(jnp.arange(inside, dtype=jnp.int32))[:n]
     sorted_source, real = source[place], place < n

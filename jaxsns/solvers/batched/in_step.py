@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.linear import mapping
 from jaxsns.numerics import finite_minus_inf
 from jaxsns.problem.problem import Problem
@@ -46,7 +47,7 @@ def solve(path: bool, problem: Problem, options: Any, init) -> Outcome:
         out = mapping.finish(rest, arguments, out, left, size)
     failed = jnp.any(out.status != code(Status.CONVERGED))
     explain = jax.vmap(explain_failure)
-    status = jax.lax.cond(
+    status = control.cond(
         failed,
         lambda: explain(problem, out.f, out.g, out.status),
         lambda: out.status,

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import Dense
 from jaxsns.linear import mapping
 from jaxsns.problem import dual
@@ -68,13 +69,13 @@ def _solve(alone: Callable[..., Outcome], geometry: Dense | None, lanes) -> Outc
     wanted = jnp.all(limits.patience > 0)
     if geometry is None:
         sweeps = functools.partial(
-            jax.lax.platform_dependent, cpu=_on_own, default=_not_at_all
+            control.platform_dependent, cpu=_on_own, default=_not_at_all
         )
     else:
         epsilon = jnp.max(jnp.where(active, problem.epsilon, 0))
         wanted &= jnp.all(jnp.where(active, problem.epsilon == epsilon, True))
         sweeps = functools.partial(_on_one, geometry)
-    swept = jax.lax.cond(wanted, sweeps, _not_at_all, (*lanes, active))
+    swept = control.cond(wanted, sweeps, _not_at_all, (*lanes, active))
     near = active & (swept.error <= LEVEL_TOLERANCE)
     ready = _checked(whole, lanes, status_of_input, swept, near)
     done = ~active | (ready.status == code(Status.CONVERGED))
@@ -89,14 +90,14 @@ def _solve(alone: Callable[..., Outcome], geometry: Dense | None, lanes) -> Outc
             out = solve(whole(problem), options, start)
             return out._replace(counts=out.counts.plus(**ready.counts._asdict()))
 
-        return jax.lax.cond(done, lambda: ready, go_on)
+        return control.cond(done, lambda: ready, go_on)
 
     left = mapping.each(
         functools.partial(one, batching.batched(alone, None)),
         functools.partial(one, alone),
     )
     every = (done, near, ready, lanes)
-    return jax.lax.cond(jnp.all(done), lambda x: x[2], left, every)
+    return control.cond(jnp.all(done), lambda x: x[2], left, every)
 
 
 def _checked(
@@ -111,7 +112,7 @@ def _checked(
     def one(x):
         (problem, options, _), given, swept, near = x
         problem = whole(problem)
-        f, g, error = jax.lax.cond(
+        f, g, error = control.cond(
             near,
             lambda: dual.centred_with_error(problem.formed(), swept.f, swept.g),
             lambda: (swept.f, swept.g, swept.error),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import Dense
 from jaxsns.numerics import (
     finite_minus_inf,
@@ -137,7 +138,7 @@ def _block(pairs: BatchMarginals, kernels: Kernels, s: _State):
             v, reach = _fitted(pairs, kernels, u)
         return u, v, reach, speed
 
-    return jax.lax.cond(jnp.any(s.rate > 0), hurried, plain)
+    return control.cond(jnp.any(s.rate > 0), hurried, plain)
 
 
 def _sweeps(
@@ -198,7 +199,7 @@ def _sweeps(
         live=live,
         step=jnp.asarray(0, jnp.int32),
     )
-    return jax.lax.while_loop(lambda s: jnp.any(s.live), block, start)
+    return control.while_loop(lambda s: jnp.any(s.live), block, start)
 
 
 def sweep(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.linear import lane_algebra
 from jaxsns.numerics import (
     dual_slack,
@@ -142,7 +143,7 @@ def fixed_sweeps(batch: Batch, start: State) -> State:
         v = batch.b / lane_algebra.transpose_times(kernels.matrix, u)
         return u, v, u * lane_algebra.times(kernels.matrix, v)
 
-    u, v, _ = jax.lax.fori_loop(0, FIRST_SWEEPS, sweep, (point.u, point.v, point.rows))
+    u, v, _ = control.fori_loop(0, FIRST_SWEEPS, sweep, (point.u, point.v, point.rows))
     f = kernels.f + kernels.epsilon * safe_log(u)
     g = kernels.epsilon * safe_log(v) - kernels.top
     new = start._replace(
@@ -180,7 +181,7 @@ def resume(
 
 def run(batch: Batch, start: State) -> State:
     """Solve all lanes that are RUNNING."""
-    return jax.lax.while_loop(
+    return control.while_loop(
         lambda s: jnp.any(s.status == code(Status.RUNNING)),
         lambda s: _level(batch, s),
         start,
@@ -214,7 +215,7 @@ def fixed_number(batch: Batch, start: State) -> State:
             u, v = select(work, (new_u, new_v), (u, v))
             return u, v, sweeps + work.astype(jnp.int32)
 
-        u, v, sweeps = jax.lax.while_loop(
+        u, v, sweeps = control.while_loop(
             lambda state: jnp.any(at_work(state[0], state[2])),
             sweep,
             (point.u, point.v, begun),
@@ -229,6 +230,6 @@ def fixed_number(batch: Batch, start: State) -> State:
         done = _judge(batch, new, g, jnp.zeros_like(ended))
         return select(ended, done, select(running, new, s))
 
-    return jax.lax.while_loop(
+    return control.while_loop(
         lambda s: jnp.any(s.status == code(Status.RUNNING)), on_kernels, start
     )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.linear import lane_algebra
 from jaxsns.numerics import (
     default_shift,
@@ -65,7 +66,7 @@ def _sweeps(batch: Batch, matrix: jax.Array, point: Point, working, sweeps):
 
     # A loop that carries v: left to itself the compiler computes v for each row anew.
     state = point.u, point.v, point.rows
-    u, _, _ = jax.lax.fori_loop(0, BLOCK, sweep, state)
+    u, _, _ = control.fori_loop(0, BLOCK, sweep, state)
     new = lockstep_problem.at(batch, matrix, u)
     done = sweeps + jnp.where(working, jnp.minimum(left, BLOCK), 0)
     return select(jnp.isfinite(new.error), new, point), done
@@ -166,7 +167,7 @@ def begin(point: Point, sweeps: jax.Array, newton_steps: jax.Array) -> Work:
 
 def run(batch: Batch, kernels: Kernels, running: jax.Array, work: Work) -> Work:
     """Rounds until none is of use any more in the lanes that are running."""
-    return jax.lax.while_loop(
+    return control.while_loop(
         lambda w: jnp.any(running & _at_work(batch, kernels, w)),
         lambda w: _round(batch, kernels, running, w),
         work,

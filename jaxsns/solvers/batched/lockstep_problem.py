@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.linear import lane_algebra
 from jaxsns.numerics import (
     finite_minus_inf,
@@ -85,7 +86,7 @@ def select(mask: jax.Array, new, old):
 
 def when(condition: jax.Array, function: Callable, x):
     """Apply a function if any lane asks for it."""
-    return jax.lax.cond(jnp.any(condition), function, lambda x: x, x)
+    return control.cond(jnp.any(condition), function, lambda x: x, x)
 
 
 def at(batch: Batch, matrix: jax.Array, u: jax.Array) -> Point:

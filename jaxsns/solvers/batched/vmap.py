@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
+from jaxsns import control
 from jaxsns.linear.mapping import Solve, each
 
 LARGEST_COPY = 1 << 26  # bytes of what all lanes have in common, given to each [D17]
@@ -42,7 +42,7 @@ def batched(
       lane by lane on a CPU and `vmap` of `solve` elsewhere. More lanes: see `merging`.
     """
 
-    @custom_vmap
+    @control.custom_vmap
     def one(*arguments):
         return solve(*arguments)
 
@@ -109,7 +109,7 @@ def merging(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     would have to be copied for each of the new lanes: these follow one another then.
     """
 
-    @custom_vmap
+    @control.custom_vmap
     def merged(common, lanes):
         return function(common, lanes)
 

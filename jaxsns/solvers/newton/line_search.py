@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
+
 SHRINK, LONGER = 0.4, 2.0  # factors of the length from trial to trial [D09]
 TRIALS = 6  # lengths that are tried for one direction, at most [D09]
 WEAK, SHORT = 0.1, 1.1  # gain ratios below and above which there is another trial [D09]
@@ -102,4 +104,4 @@ def search(
 
     nothing = jnp.full_like(length, -jnp.inf)
     start = Trial(length, point, nothing, nothing, jnp.asarray(False))
-    return jax.lax.while_loop(going, again, (jnp.asarray(0, jnp.int32), start))[1]
+    return control.while_loop(going, again, (jnp.asarray(0, jnp.int32), start))[1]

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.numerics import largest_scaling, longest_step, machine_epsilon
 from jaxsns.problem import dual, gauge, stabilised
 from jaxsns.problem.problem import Problem
@@ -119,7 +120,7 @@ def _newton(solver: str, problem: KernelProblem, limits: Limits, s: KernelState)
 def step(solver: str, problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
     """A Newton step if it is due, and a sweep."""
     due = is_due(limits, s)
-    iterate, damping, counts, record = jax.lax.cond(
+    iterate, damping, counts, record = control.cond(
         due,
         lambda s: _newton(solver, problem, limits, s),
         lambda s: (s.iterate, s.memory.damping, s.counts, sweep_record(s.contraction)),

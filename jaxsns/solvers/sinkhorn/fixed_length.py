@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.numerics import finite_minus_inf
 from jaxsns.problem import dual, gauge, stabilised
 from jaxsns.problem.problem import Problem
@@ -66,5 +67,5 @@ def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Arra
         return jnp.where(problem.b > 0, g, low), f
 
     g = jnp.where(problem.b > 0, jnp.zeros_like(problem.b), low)
-    g, fs = jax.lax.scan(sweep, g, None, length=steps)
+    g, fs = control.scan(sweep, g, None, length=steps)
     return gauge.centre(problem, fs[-1], g)

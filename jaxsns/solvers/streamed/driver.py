@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import Streamed
 from jaxsns.numerics import finite_minus_inf, is_forbidden
 from jaxsns.problem import dual, marginal
@@ -144,7 +145,7 @@ def run(
         floor = dual.rounding_error(inner, end.f, end.g, one)
         failed = end.status == code(Status.STALLED)
         asked = failed & (end.error > ABOVE_ROUNDING * floor)
-        end = jax.lax.cond(
+        end = control.cond(
             asked,
             lambda: _swept(inner, options, end, asked),
             lambda: end,
@@ -207,7 +208,7 @@ def _newton(
     else:
         seen = semidual_pass(problem, init, shapes)
         warm = seen.error < WARM_ERROR
-        f, count = jax.lax.cond(warm, lambda: (init, jnp.zeros_like(count)), fresh)
+        f, count = control.cond(warm, lambda: (init, jnp.zeros_like(count)), fresh)
     state = streamed_newton.init(problem, f, count)._replace(record=record)
     if init is not None:
         state = state._replace(counts=state.counts.plus(passes=1))

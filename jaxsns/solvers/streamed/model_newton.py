@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import Streamed, sharding
 from jaxsns.problem import marginal
 from jaxsns.problem.problem import Problem, has_gauge
@@ -88,7 +89,7 @@ def solve(
         return ~settled & (number < STEPS) & (rounds < ROUNDS)
 
     start = kernel, f, seen.g, jnp.asarray(False), counts, zero, zero
-    _, f, _, _, done, _, _ = jax.lax.while_loop(going, steps, start)
+    _, f, _, _, done, _, _ = control.while_loop(going, steps, start)
     # Sweeps and products on the model are counted as sparse steps.
     more = done.linear_steps - counts.linear_steps + done.sweeps - counts.sweeps
     counts = counts.plus(

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import Streamed, sharding
 from jaxsns.linear import anderson
 from jaxsns.linear.anderson import Window
@@ -146,7 +147,7 @@ def run(
         branch = jnp.where(repair, 3, jnp.where(good | (s.shorter > 2), 1, 2))
         branch = jnp.where(done | stuck, 0, branch)
         s = s._replace(repaired=repair)
-        return jax.lax.switch(
+        return control.switch(
             branch,
             [
                 lambda: _finish(here, options, s, seen, at, s.level > -count),
@@ -206,7 +207,7 @@ def _advance(
     fresh = jnp.isinf(s.base_error)
     unlisted = ~s.pattern.used
     wanted = jnp.where(fresh, sparse & unlisted, slow & ((s.age > 1) | unlisted))
-    pattern = jax.lax.cond(
+    pattern = control.cond(
         wanted,
         lambda: sharding.replicated(
             geometry.mesh,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.geometry import Streamed
 from jaxsns.numerics import finite_minus_inf, inner_tolerance, machine_epsilon, matmul
 from jaxsns.problem import dual, marginal
@@ -109,7 +110,7 @@ def _rows_corrected(problem: Problem, f: jax.Array, seen: Swept, omega: jax.Arra
     step = relaxed(rows, jnp.zeros_like(f), sums, omega)[0]
     new = f + jnp.where(rows.real, problem.epsilon * step, 0)
     some = jnp.any(lost)
-    new = jax.lax.cond(
+    new = control.cond(
         some,
         lambda: jnp.where(lost, dual.row_update(problem, seen.g), new),
         lambda: new,
@@ -137,7 +138,7 @@ def fixed_number(problem: Problem, options: Any, start: jax.Array, columns_last:
         return new, seen.g, step + 1
 
     more = lambda s: s[2] < options.max_steps - begun
-    f, g, step = jax.lax.while_loop(more, sweep, (f, low, zero))
+    f, g, step = control.while_loop(more, sweep, (f, low, zero))
     if columns_last:
         g = _pass(problem, f, low, one).g
     step = step + begun
@@ -204,7 +205,7 @@ def run(
 
     def update(s: State) -> State:
         at_work = recorder.at_epsilon(s.record, problem.epsilon, s.status)
-        s = jax.lax.while_loop(sweeping, sweep, s._replace(record=at_work))
+        s = control.while_loop(sweeping, sweep, s._replace(record=at_work))
         f, g, error, status, passes = kernel_loop.checked(
             problem, options, (s.f, s.seen.g), s.error, jnp.asarray(True), True, s.step
         )

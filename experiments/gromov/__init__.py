@@ -1,0 +1,1 @@
+"""Gromov-Wasserstein beside POT and OTT-JAX."""

@@ -1,0 +1,150 @@
+"""The linear problem of a plan, and what a solution of it shows, where [n, m] fits.
+
+What is carried from one linear problem to the next is its cost C [n, m] and, where
+marginals are penalised, the mass of the plan that C was made of.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns.geometry import Dense
+from jaxsns.numerics import safe_log
+from jaxsns.partial import extend
+from jaxsns.problem import dual
+from jaxsns.problem.problem import Problem
+from jaxsns.quadratic.evaluation import Evaluation
+from jaxsns.quadratic.terms import (
+    Terms,
+    first_part,
+    linear_cost,
+    linearised,
+    second_part,
+)
+
+
+class Carried(NamedTuple):
+    """Where a linear problem comes from; sums and multiples of it are of use."""
+
+    cost: jax.Array  # [n, m]
+    mass: jax.Array  # [] of the plan, 1 where it is not needed
+
+
+def problem(terms: Terms, carried: Carried) -> Problem:
+    """Return the linear problem."""
+    given = terms.masses
+    out = Problem(Dense(carried.cost), given.a, given.b, given.epsilon)
+    if terms.share is not None:
+        return extend(out, terms.share, True, True)
+    if terms.balanced:
+        return out
+    scaled = lambda rho: None if rho is None else rho * carried.mass
+    rho_a, rho_b = scaled(given.rho_a), scaled(given.rho_b)
+    epsilon = given.epsilon * carried.mass
+    return Problem(Dense(carried.cost), given.a, given.b, epsilon, rho_a, rho_b)
+
+
+def carry(terms: Terms, plan: jax.Array) -> Carried:
+    """What a plan [n, m] carries to the next linear problem."""
+    given = terms.masses
+    if terms.balanced:
+        # The sums that the plan has at the solution: fewer derivatives, less rounding.
+        rows, columns = given.a, given.b
+    else:
+        rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
+    cost = terms.alpha * linearised(terms, plan, rows, columns) + linear_cost(terms)
+    one = jnp.ones((), cost.dtype)
+    if terms.masses.balanced:
+        return Carried(cost, one)
+    return _penalised(terms, plan, rows, columns, cost)
+
+
+def evaluate(terms: Terms, carried: Carried, f: jax.Array, g: jax.Array) -> Evaluation:
+    """What potentials of the linear problem of `carried` show."""
+    linear = problem(terms, carried)
+    whole = dual.plan(linear, f, g)
+    own = whole if terms.share is None else whole[:-1, :-1]
+    if terms.masses.balanced:
+        new = carry(terms, own)
+        inner = dual.linear_part(linear, f, g) - linear.epsilon * jnp.sum(whole)
+        return Evaluation(new, own, *_value(terms, carried, new, own, inner))
+    # The biconvex problem is as good with masses equalised.
+    own = own * jnp.sqrt(carried.mass / jnp.sum(own))
+    new = carry(terms, own)
+    return Evaluation(new, own, *_penalised_value(terms, new, own, f, g))
+
+
+def change(old: jax.Array, new: jax.Array) -> jax.Array:
+    """[] L1 difference of two plans, relative to the mass."""
+    return jnp.sum(jnp.abs(new - old)) / jnp.sum(new)
+
+
+def _value(terms: Terms, carried: Carried, new: Carried, plan, inner: jax.Array):
+    """The objective, with the surplus of the marginals paid by the potentials.
+
+    So it is exact to second order in the marginal error, as the dual of a linear
+    problem is; also for a cost that is not that of the plan.
+
+    inner: [] dual value of the linear problem.
+    """
+    linear = linear_cost(terms)
+    half = jnp.sum((new.cost + linear) * plan) / 2 - jnp.sum(carried.cost * plan)
+    if terms.balanced:
+        # What depends on the sums is linear here, so that its gradient is in the cost.
+        a, b = terms.masses.a, terms.masses.b
+        p, q = first_part(terms, a), second_part(terms, b)
+        rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
+        half += terms.alpha * (jnp.sum(p * (rows - a)) + jnp.sum(q * (columns - b)))
+    size = jnp.sum(jnp.abs(carried.cost) * plan)
+    return half + inner, size + jnp.abs(inner)
+
+
+def _logarithms(terms: Terms, plan, rows, columns):
+    """<r, log r/a>, <c, log c/b>, <P, log P/(a b)>, and log a + log b."""
+    given = terms.masses
+    log_a = jnp.where(given.a > 0, safe_log(jnp.where(given.a > 0, given.a, 1)), 0)
+    log_b = jnp.where(given.b > 0, safe_log(jnp.where(given.b > 0, given.b, 1)), 0)
+    safe = lambda p: jnp.log(jnp.where(p > 0, p, 1))
+    entropy = lambda p: jnp.sum(jnp.where(p > 0, p * safe(p), 0))
+    reference = jnp.sum(rows * log_a), jnp.sum(columns * log_b)
+    return (
+        entropy(rows) - reference[0],
+        entropy(columns) - reference[1],
+        entropy(plan) - reference[0] - reference[1],
+        log_a[:, None] + log_b[None, :],
+    )
+
+
+def _weight(rho: jax.Array | None) -> jax.Array | float:
+    """[] a penalty's weight; equality pays nothing."""
+    return 0.0 if rho is None else jnp.where(jnp.isinf(rho[0]), 0, rho[0])
+
+
+def _penalised(terms: Terms, plan, rows, columns, cost) -> Carried:
+    given, mass = terms.masses, jnp.sum(plan)
+    of_rows, of_columns, of_plan, logarithms = _logarithms(terms, plan, rows, columns)
+    constant = _weight(given.rho_a) * of_rows + _weight(given.rho_b) * of_columns
+    constant += given.epsilon * of_plan
+    return Carried(cost + constant - given.epsilon * mass * logarithms, mass)
+
+
+def _penalised_value(terms: Terms, new: Carried, plan: jax.Array, f, g):
+    """The objective; a marginal that is not penalised is paid by its potential."""
+    given, mass = terms.masses, jnp.sum(plan)
+    rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
+    of_rows, of_columns, of_plan, logarithms = _logarithms(terms, plan, rows, columns)
+    rhos = _weight(given.rho_a), _weight(given.rho_b)
+    constant = rhos[0] * of_rows + rhos[1] * of_columns + given.epsilon * of_plan
+    pure = new.cost - constant + given.epsilon * mass * logarithms
+    # KL(u x u | v x v) = 2 |u| <u, log u / v> - |u|^2 + |v|^2
+    a, b = jnp.sum(given.a), jnp.sum(given.b)
+    tensor = lambda term, reference: mass * term + (reference**2 - mass**2) / 2
+    value = jnp.sum((pure + linear_cost(terms)) * plan) / 2
+    value += rhos[0] * tensor(of_rows, a) + rhos[1] * tensor(of_columns, b)
+    value += given.epsilon * tensor(of_plan, a * b)
+    if given.rho_a is None:
+        value += jnp.sum((given.a - rows) * jnp.where(given.a > 0, f, 0))
+    if given.rho_b is None:
+        value += jnp.sum((given.b - columns) * jnp.where(given.b > 0, g, 0))
+    return value, jnp.abs(value) + mass * jnp.abs(constant)

@@ -1,0 +1,99 @@
+"""Derivative of what is carried: of the fixed point C = C(S(C, theta), theta).
+
+S is the plan of the linear problem, theta all that the solution depends on. The
+tangent solves (I - T') dC = T_theta dtheta, T' the derivative of C(S(.)): to stop the
+gradient at C(P) would leave I - T' out. A product with T' is one derivative of the
+linear solve and one linearisation. GMRES solves the system, since T' is not symmetric.
+Source: implicit function theorem.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import gmres
+
+from jaxsns import control
+from jaxsns.implicit import potentials as implicit
+from jaxsns.numerics import machine_epsilon
+from jaxsns.problem import gauge
+from jaxsns.problem.problem import Problem
+from jaxsns.quadratic import forms
+from jaxsns.quadratic.terms import Terms
+
+RESTART = 30  # directions that are kept, each of the size of what is carried
+RESTARTS = 10
+
+
+def _gmres(product: Any, rhs: jax.Array) -> jax.Array:
+    """Solve for a flat rhs; NaN where it fails."""
+    unit = machine_epsilon(rhs.dtype)
+    scale = jnp.max(jnp.abs(rhs))
+    scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
+    b = rhs / scale
+    restart = min(RESTART, rhs.shape[0])
+    x, _ = gmres(
+        product,
+        b,
+        tol=unit**0.7,
+        atol=0.0,
+        restart=restart,
+        maxiter=RESTARTS,
+        solve_method="incremental",
+    )
+    left = jnp.linalg.norm(b - product(x))
+    return jnp.where(left <= unit**0.5 * jnp.linalg.norm(b), x, jnp.nan) * scale
+
+
+def potentials(problem: Problem, f: jax.Array, g: jax.Array):
+    """Potentials as they are, with the derivative of the linear problem's solution."""
+    return gauge.with_gauge(problem, *implicit.attach(problem, f, g))
+
+
+@jax.custom_jvp
+def attach(terms: Terms, carried: Any, f: jax.Array, g: jax.Array) -> Any:
+    """Return what is carried unchanged, with the derivative of the fixed point.
+
+    f, g: potentials of the linear problem, at the tolerance of its solve.
+    """
+    return carried
+
+
+@attach.defjvp
+def _attach_jvp(primals, tangents):
+    terms, carried, f, g = primals
+    carried = attach(*primals)
+    flat, unravel = ravel_pytree(carried)
+
+    def image(terms, flat):
+        at = unravel(flat)
+        new = forms.evaluate(
+            terms, at, *potentials(forms.problem(terms, at), f, g)
+        ).next
+        return ravel_pytree(new)[0]
+
+    # Apart, so that what does not move is known to have no tangent: JAX 0.12 cannot
+    # transpose an `optimization_barrier` of which an operand has a tangent of zeros.
+    _, direct = jax.jvp(lambda q: image(q, flat), (terms,), (tangents[0],))
+    _, along = jax.linearize(lambda v: image(terms, v), flat)
+    moved = control.custom_linear_solve(
+        lambda v: v - along(v),
+        direct,
+        lambda product, b: _gmres(product, b),
+        transpose_solve=lambda product, b: _gmres(product, b),
+    )
+    return carried, unravel(moved)
+
+
+@jax.custom_jvp
+def optimal_value(terms: Terms, carried: Any, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[] objective, whose first derivative ignores that the plan moves (envelope)."""
+    return forms.evaluate(terms, carried, f, g).value
+
+
+@optimal_value.defjvp
+def _optimal_value_jvp(primals, tangents):
+    terms, carried, f, g = primals
+    partial = lambda q: forms.evaluate(q, carried, f, g).value
+    return optimal_value(*primals), jax.jvp(partial, (terms,), (tangents[0],))[1]
