@@ -36,7 +36,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def _outside() -> list[str]:
     found = [p for p in (ROOT / "experiments").glob("*/*") if p.name == "README.md"]
     found += (ROOT / "experiments").glob("*/*.png")
-    return ["CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p in found)]
+    names = sorted(str(path.relative_to(ROOT)) for path in found)
+    return ["CHANGELOG.md", "CONTRIBUTING.md", *names]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

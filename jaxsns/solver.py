@@ -73,7 +73,7 @@ def _recording(history: bool, progress: Any) -> RecordingOptions | None:
 # to compile for a new shape than all together [D36].
 @jax.jit
 def _attached(problem: Problem, f: jax.Array, g: jax.Array, options: Any):
-    """Potentials with the derivative of the solution, and the tolerance that counted."""
+    """Potentials with the derivative of the solution, and the tolerance used."""
     floor = dual.rounding_error(problem, f, g, options.rounding_share)
     tolerance = jax.lax.stop_gradient(jnp.maximum(options.tolerance, floor))
     return *gauge.with_gauge(problem, *implicit.attach(problem, f, g)), tolerance

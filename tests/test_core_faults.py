@@ -1,4 +1,4 @@
-"""Ordinary inputs that once came back as NaN, stalled, or not as they were asked for."""
+"""Ordinary inputs that once came back as NaN, stalled, or not as asked for."""
 
 import jax
 import jax.numpy as jnp

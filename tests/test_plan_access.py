@@ -29,9 +29,7 @@ def _solved(kind):
     if kind == "cloud":
         return jaxsns.solve(geometry, a, b, epsilon=EPSILON)
     solution = _solved("cloud")
-    return dataclasses.replace(
-        solution, problem=solution.problem.dense(), reduced=None
-    )
+    return dataclasses.replace(solution, problem=solution.problem.dense(), reduced=None)
 
 
 def _forget():

@@ -1,4 +1,4 @@
-"""The programs that are measured: a name, a function, and the shapes of its arguments."""
+"""The programs that are measured: a name, a function, shapes of its arguments."""
 
 import jax
 import jax.numpy as jnp

@@ -130,8 +130,8 @@ class PointCloud:
         """Return a geometry of the same plans, and what its costs lost, [n] and [m].
 
         Squared distances and products of two clouds are those of the clouds around
-        their own means plus a part of each point. A matrix of other costs loses offsets as `Dense`
-        does; None where such costs are streamed.
+        their own means plus a part of each point. A matrix of other costs loses
+        offsets as `Dense` does; None where such costs are streamed.
         """
         centres = self.centres()
         if centres is None:

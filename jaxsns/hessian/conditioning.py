@@ -1,4 +1,4 @@
-"""How well a plan fixes its potentials: the smallest eigenvalue of the Newton matrix."""
+"""How well a plan fixes its potentials: the least eigenvalue of the Newton matrix."""
 
 import jax
 import jax.numpy as jnp

@@ -248,8 +248,8 @@ def sinkhorn_divergence(
     Returns:
       The `Divergence`; look at `.converged`. Differentiable in x, y, a, b, epsilon
       and rho, to any order. Its value is computed from differences of potentials. A
-      negative one within rounding (4 times the unit roundoff of the potentials) is returned as 0. A larger one is returned
-      as it is: the solves did not converge, or exp(-cost / epsilon) is not positive
+      negative one within rounding (4 machine epsilons of the potentials) is returned
+      as 0. A larger one is returned as it is: the solves did not converge, or exp(-cost / epsilon) is not positive
       definite.
 
     Raises:

@@ -83,7 +83,7 @@ def _errors(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
     a, b = target_masses(problem, f, g)
     total = jnp.minimum(jnp.sum(a), jnp.sum(b))
     if not problem.balanced:
-        # Where next to nothing is moved errors are relative to rounding of what is given.
+        # Next to nothing is moved: errors are relative to rounding of what is given.
         given = jnp.minimum(jnp.sum(problem.a), jnp.sum(problem.b))
         total = jnp.maximum(total, machine_epsilon(problem.dtype) * given)
     # Differences below it are 0: that counts where masses are tiny.

@@ -106,7 +106,8 @@ def _check_size(geometry: Any) -> None:
     require(
         not large > 0,
         lambda: (
-            f"cost must be below {1e-5 * forbidden_cost(cost.dtype):.0e} in {cost.dtype} "
+            f"cost must be below {1e-5 * forbidden_cost(cost.dtype):.0e} in "
+            f"{cost.dtype} "
             "(+inf forbids a pair; divide costs that are meant, and epsilon, by a "
             f"number); got {large}"
         ),

@@ -20,7 +20,7 @@ SINKHORN_SWEEPS = 20_000  # at most [D11]
 
 
 class Entry(NamedTuple):
-    """A method by name: its options, its step on a kernel, and whether it has a path."""
+    """A method by name: its options, its step on a kernel, its path."""
 
     options: Options
     on_kernel: Callable[[Any], Method] | None  # of the options; None: a loop of its own

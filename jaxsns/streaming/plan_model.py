@@ -83,7 +83,7 @@ def no_pattern(n: int, m: int, k: int) -> Pattern:
 def find_pattern(
     geometry: Streamed, f: jax.Array, g: jax.Array, epsilon: jax.Array, k: int
 ) -> Pattern:
-    """PassResult for the largest entries of the plan of f and g; two passes of sorting."""
+    """Look for the largest entries of the plan of f and g; two passes of sorting."""
     by_row = geometry.largest(f, g, epsilon, k, axis=1).indices
     by_column = geometry.largest(f, g, epsilon, k, axis=0).indices
 

@@ -242,7 +242,7 @@ def on_own_kernels(
     """Sweep problems with costs of their own, side by side, from f [lanes, n] or zero.
 
     A sweep of a problem of 128 x 128 takes a few microseconds; with the operations
-    around it, one problem after another, several times that. All of a chunk share these.
+    around it, one problem after another, several times that. A chunk shares these.
     """
     problem = jax.vmap(lambda p: p.formed())(problem)
     geometry = problem.geometry

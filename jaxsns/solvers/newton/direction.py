@@ -1,4 +1,4 @@
-"""A Newton direction: by conjugate gradients, or by Cholesky's factor if it is small."""
+"""A Newton direction: by conjugate gradients, or a factor if it is small."""
 
 from typing import NamedTuple
 
