@@ -23,7 +23,7 @@ def _reference(cost, epsilon, a=None, b=None):
     n, m = cost.shape
     a = np.full(n, 1 / n) if a is None else a
     b = np.full(m, 1 / m) if b is None else b
-    f, g = references.sinkhorn(cost, a, b, epsilon)
+    f, g = references.sinkhorn(cost, a, b, epsilon, tolerance=1e-9)
     return f, g, references.plan(cost, f, g, epsilon)
 
 

@@ -249,8 +249,8 @@ def sinkhorn_divergence(
       The `Divergence`; look at `.converged`. Differentiable in x, y, a, b, epsilon
       and rho, to any order. Its value is computed from differences of potentials. A
       negative one within rounding (4 machine epsilons of the potentials) is returned
-      as 0. A larger one is returned as it is: the solves did not converge, or exp(-cost / epsilon) is not positive
-      definite.
+      as 0. A larger one is returned as it is: the solves did not converge, or
+      exp(-cost / epsilon) is not positive definite.
 
     Raises:
       TypeError, ValueError: as `make_problem`; a rho that is no scalar; a batch of
