@@ -108,6 +108,33 @@ class PartialSolution:
         plan = self.plan()
         return jnp.sum(plan, axis=-1), jnp.sum(plan, axis=-2)
 
+    def apply(self, v: jax.Array, axis: int = 1) -> jax.Array:
+        """Plan times v ([m] or [m, k] -> [n, ...]); axis=0: its transpose times v."""
+        virtual = self.virtual_column if axis == 1 else self.virtual_row
+        place = self.extended.f.ndim - 1
+        pad = [(0, 0)] * v.ndim
+        pad[place] = (0, int(virtual))
+        out = self.extended.apply(jnp.pad(v, pad), axis)
+        return self._rows(out, place) if axis == 1 else self._columns(out, place)
+
+    def barycentric(self, points: jax.Array, axis: int = 1) -> jax.Array:
+        """Mean of `points` [m, d] under the moved mass of each row, [n, d].
+
+        axis=0: mean of points [n, d] under each column. Atoms that move nothing get 0.
+        """
+        place = self.extended.f.ndim - 1
+        table = points[..., None] if points.ndim == place + 1 else points
+        table = jnp.concatenate([table, jnp.ones_like(table[..., :1])], axis=-1)
+        sums = self.apply(table, axis)
+        mass = sums[..., -1:]
+        means = sums[..., :-1] / jnp.where(mass > 0, mass, 1)
+        return means[..., 0] if points.ndim == place + 1 else means
+
+    @property
+    def gap(self) -> jax.Array:
+        """[] primal minus dual value of the extended problem."""
+        return self.extended.gap
+
     def raise_if_failed(self) -> "PartialSolution":
         """Return self if every lane converged, else raise; outside `jit` only."""
         self.extended.raise_if_failed()

@@ -20,6 +20,8 @@ from jaxsns.recording.counts import Counts
 from jaxsns.recording.history import History
 from jaxsns.status import Status, code, describe
 
+LARGEST_SUMMED = 1 << 20  # pairs, up to which printing sums over them [D26] [D42]
+
 
 class NotConvergedError(RuntimeError):
     """Raised by `Solution.raise_if_failed`."""
@@ -288,12 +290,14 @@ class Solution:
             worst = float(jnp.max(self.error))
             return f"{head}, lanes={lanes}, {summary}, worst error={worst:.2e})"
         c = self.counts
+        sums = ""
+        if n * m <= LARGEST_SUMMED:  # of a larger problem a pass is no part of printing
+            sums = f"value {float(self.value):.9g}, "
+            sums += f"transport cost {float(self.transport_cost):.9g}, "
         return (
             f"{head}, epsilon={float(self.epsilon):.4g})\n"
             f"  {describe(int(self.status))}\n"
-            f"  value {float(self.value):.9g}, "
-            f"transport cost {float(self.transport_cost):.9g}, "
-            f"marginal error {float(self.error):.2e}\n"
+            f"  {sums}marginal error {float(self.error):.2e}\n"
             f"  {int(c.sweeps)} sweeps, {int(c.newton_steps)} Newton steps, "
             f"{int(c.linear_steps)} linear-solver steps, {int(c.passes)} passes"
         )

@@ -14,7 +14,7 @@ from jaxsns.geometry import Grid, PointCloud
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import default_tolerance
 from jaxsns.problem import dual, gauge
-from jaxsns.problem.checks import check_values
+from jaxsns.problem.checks import check_values, is_traced
 from jaxsns.problem.inputs import as_positive, make_problem
 from jaxsns.problem.offsets import Reduced, reduce
 from jaxsns.problem.problem import Problem
@@ -203,6 +203,8 @@ def solve(
     recording = _recording(history, progress)
     # The same program: what differs is the patience, which is data.
     program = "newton" if name == "auto" else name
+    if name == "symmetric":
+        _require_symmetric(problem)
     # Costs of a "symmetric" problem must stay symmetric.
     parts = None if name == "symmetric" else reduce(problem)
     reduced, offsets = (problem, None) if parts is None else parts
@@ -222,6 +224,26 @@ def solve(
         f, g = offsets.given_back(problem, f, g)
     ended = out.error, tolerance, out.status, out.counts
     return Solution(problem, f, g, *ended, name, steps, core)
+
+
+def _require_symmetric(problem: Problem) -> None:
+    """Raise ValueError for a problem that is known not to be its own transpose."""
+    n, m = problem.shape
+    if n != m:
+        raise ValueError(f"method 'symmetric' needs n = m; got a cost of shape {n, m}")
+    pairs = [("masses a and b", problem.a, problem.b)]
+    if problem.rho_a is not None and problem.rho_b is not None:
+        pairs.append(("rho_a and rho_b", problem.rho_a, problem.rho_b))
+    cost = problem.geometry.arrays.get("cost")
+    if cost is not None:
+        pairs.append(("costs and their transpose", cost, cost.T))
+    for words, one, other in pairs:
+        if is_traced(one, other):
+            continue
+        if not np.allclose(np.asarray(one), np.asarray(other), rtol=1e-5):
+            raise ValueError(
+                f"method 'symmetric' needs equal {words}; use 'auto' if they differ"
+            )
 
 
 def _limited(problem: Problem, options: Options, tolerance: Any, max_steps: Any):

@@ -5,6 +5,8 @@ import functools
 import inspect
 import pathlib
 import re
+import sys
+import tomllib
 
 import pytest
 
@@ -108,3 +110,23 @@ def test_tab_shows_what_is_public():
     assert public == set(jaxsns.__all__)
     for path in PACKAGE.rglob("__init__.py"):
         assert "__all__" in path.read_text(), path
+
+
+@pytest.mark.skipif(
+    not (ROOT / "pyproject.toml").is_file(), reason="the archive has no requirements"
+)
+def test_what_is_imported_is_required_and_the_other_way_round():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    name = lambda text: re.match(r"[\w-]+", text).group()
+    required = {name(x) for x in project["dependencies"]}
+    extras = {name(x) for xs in project["optional-dependencies"].values() for x in xs}
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    imported -= {*sys.stdlib_module_names, "jaxsns", "numpy"}  # NumPy comes with jax
+    assert imported - extras <= required
+    assert required - {"jaxlib"} <= imported
