@@ -63,15 +63,6 @@ def largest_scaling(dtype: jnp.dtype) -> float:
     return 100.0 if jnp.finfo(dtype).bits >= 64 else 30.0
 
 
-def lost_mass(u: jax.Array, v: jax.Array) -> jax.Array:
-    """[...] most mass of diag(u) K diag(v) that flushed entries of K can have had.
-
-    u [..., n], v [..., m]: scalings, 0 where there is no mass.
-    """
-    least = smallest_kept(u.dtype)
-    return (least * jnp.sum(u, axis=-1)) * jnp.sum(v, axis=-1)
-
-
 def longest_step(x: jax.Array, dx: jax.Array, axis: int | None = None) -> jax.Array:
     """Share of a step dx up to which |x + share dx| stays near `largest_scaling`, <= 1.
 
