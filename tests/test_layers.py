@@ -46,8 +46,7 @@ def test_loss_of_a_padded_batch_is_that_of_a_loop():
 def _plan(cost, a, b, epsilon, rho=np.inf, sweeps=5000):
     """Plan by sweeps in NumPy, rows then columns, from columns that fit u = 1."""
     tau = 1 / (1 + epsilon / rho)
-    kernel, u = np.exp(-cost / epsilon), np.ones(a.size)
-    v = (b / (kernel.T @ u)) ** tau
+    kernel, v = np.exp(-cost / epsilon), np.ones(b.size)
     for _ in range(sweeps):
         u = a / (kernel @ v)
         v = (b / (kernel.T @ u)) ** tau

@@ -5,7 +5,6 @@ import warnings
 
 import jax
 import jax.numpy as jnp
-import jaxsns.ott
 import numpy as np
 import pytest
 

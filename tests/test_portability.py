@@ -22,7 +22,9 @@ R = np.random.default_rng(0)
 PUBLIC_JAX = {
     "jax",
     "jax.core",  # Tracer
-    "jax.custom_batching",  # custom_vmap
+    "jax.extend.core",
+    "jax.flatten_util",
+    "jax.scipy.sparse.linalg",  # gmres
     "jax.experimental.checkify",
     "jax.experimental.sparse",  # BCOO
     "jax.export",

@@ -98,7 +98,8 @@ def test_lanes_sweep_side_by_side_and_go_on_alone():
     )
     assert np.all(batch.converged)
     assert np.all((np.asarray(batch.counts.newton_steps) == 0) == (epsilon > 0.01))
-    assert np.all((np.asarray(batch.counts.passes) == 1) == (epsilon > 0.01))
+    # The kernel, and the check.
+    assert np.all((np.asarray(batch.counts.passes) == 2) == (epsilon > 0.01))
     for k in range(5):
         cost = np.asarray(COSTS[k])
         f, g = references.sinkhorn(cost, a[k], b[k], epsilon[k])
@@ -162,7 +163,9 @@ def test_the_error_of_lanes_that_swept_is_a_bound_and_near(
     for k in range(5):
         f, g = batch.f[k], batch.g[k]
         true = references.error(costs[k], a, b[k], f, g, float(epsilon))
-        assert true <= float(batch.error[k]) <= true + margin * tolerance
+        # One pass in the dtype of the solve: its sums are rounded.
+        error, unit = float(batch.error[k]), float(np.finfo(dtype).eps)
+        assert true - 16 * unit <= error <= true + margin * tolerance
 
 
 @pytest.mark.parametrize("common", [True, False])
@@ -180,7 +183,7 @@ def test_a_batch_of_batches_is_a_larger_batch(size, common):
     both = jax.vmap(inner, in_axes=(None, 0, None))(costs, a[:, 0] if common else a, b)
     assert both.f.shape == (2, 3, size[0])
     assert np.all(both.converged)
-    assert np.all(np.asarray(both.counts.newton_steps) == 0)
+    assert np.all(np.asarray(both.counts.newton_steps) <= 1)
     for i in range(2):
         for j in range(3):
             cost = np.asarray(costs if common else costs[j])
@@ -231,8 +234,8 @@ def test_a_shared_cost_gives_the_plans_of_a_loop(epsilon):
     batch = jax.vmap(run)(a, b)
     assert np.all(batch.converged)
     assert bool(jnp.all(batch.counts.newton_steps == 0)) == (epsilon == 0.1)
-    # One kernel for all lanes; a lane that was left to itself needs more.
-    assert bool(jnp.all(batch.counts.passes == 1)) == (epsilon == 0.1)
+    # One kernel for all, and a check of each; one that was left to itself needs more.
+    assert bool(jnp.all(batch.counts.passes == 2)) == (epsilon == 0.1)
     for lane in range(4):
         alone = run(a[lane], b[lane])
         np.testing.assert_allclose(batch.plan()[lane], alone.plan(), atol=1e-10)

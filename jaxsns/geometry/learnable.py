@@ -16,12 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend import core
 
 from jaxsns.geometry import costs
 
 _LEAVES = jax.Array | np.ndarray | np.generic | float  # of a pytree; others are static
 _tokens: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _core():
+    """Return JAX's public types of programs: they take half the time of all of us."""
+    from jax.extend import core
+
+    return core
 
 
 def register(data: tuple[str, ...], static: tuple[str, ...]) -> Callable:
@@ -80,6 +86,7 @@ class Traced:
         consts, arrays = leaves
         dtype = jnp.result_type(u.dtype, v.dtype)
         points = u.astype(self._dtype), v.astype(self._dtype)
+        core = _core()
         run = core.jaxpr_as_fun(core.ClosedJaxpr(self._jaxpr, consts))
         return run(*arrays, *points)[0].astype(dtype)
 
@@ -219,7 +226,7 @@ def _token(owner: Any) -> object:
 def _inner(value: Any) -> Any:
     """Program inside a parameter of an operation, if it is one."""
     value = getattr(value, "jaxpr", value)
-    return value if isinstance(value, core.Jaxpr) else None
+    return value if isinstance(value, _core().Jaxpr) else None
 
 
 def _width(jaxpr: Any) -> int:
@@ -237,7 +244,7 @@ def _key(jaxpr: Any, token: object) -> Hashable:
     names: dict[Any, int] = {}
 
     def atom(value: Any) -> Hashable:
-        if isinstance(value, core.Literal):
+        if isinstance(value, _core().Literal):
             return _constant(value.val, token), str(value.aval)
         return names.setdefault(value, len(names)), str(value.aval)
 

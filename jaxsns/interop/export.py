@@ -11,6 +11,7 @@ from jaxsns.geometry.costs import PNorm, pnorm
 from jaxsns.geometry.learnable import Parametric
 from jaxsns.losses.divergence import Divergence
 from jaxsns.partial import PartialSolution
+from jaxsns.problem.offsets import Offsets, Reduced
 from jaxsns.problem.problem import Problem
 from jaxsns.recording.counts import Counts
 from jaxsns.recording.history import History
@@ -70,7 +71,9 @@ def register_for_export() -> None:
     """
     from jax import export  # not needed by anybody else
 
-    export.register_namedtuple_serialization(Counts, serialized_name="jaxsns.Counts")
+    for kind in (Counts, Offsets, Reduced):
+        name = f"jaxsns.{kind.__name__}"
+        export.register_namedtuple_serialization(kind, serialized_name=name)
     for kind in DATACLASSES:
         export.register_pytree_node_serialization(
             kind,

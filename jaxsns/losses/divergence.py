@@ -23,6 +23,7 @@ from jaxsns.numerics import forbidden_cost, machine_epsilon, safe_log
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.inputs import make_problem
 from jaxsns.problem.problem import Problem
+from jaxsns.problem.scales import moments
 from jaxsns.solution import NotConvergedError, Solution
 from jaxsns.solver import solve
 from jaxsns.status import Status, code
@@ -184,11 +185,8 @@ def _differences(ab: Part, aa: Part, bb: Part) -> jax.Array:
     missed = _surplus(ab) - 0.5 * (_surplus(aa) + _surplus(bb))
     value = value - epsilon * missed
     # Costs themselves are rounded; their kernel is then not quite positive definite.
-    size = epsilon
-    for part in (ab, aa, bb):
-        for masses, potential in zip((part[0].a, part[0].b), part[1:], strict=True):
-            real = jnp.where(masses > 0, jnp.abs(potential), 0)
-            size = jnp.maximum(size, jnp.max(real))
+    costs = moments(problem.geometry, problem.a, problem.b)
+    size = jnp.sqrt(costs.mean**2 + costs.std**2) + epsilon
     mass = 0.5 * (jnp.sum(problem.a) + jnp.sum(problem.b))
     rounding = ROUNDINGS * machine_epsilon(value.dtype) * size * mass
     return jnp.where((value < 0) & (value >= -rounding), 0, value)
@@ -248,8 +246,8 @@ def sinkhorn_divergence(
     Returns:
       The `Divergence`; look at `.converged`. Differentiable in x, y, a, b, epsilon
       and rho, to any order. Its value is computed from differences of potentials. A
-      negative one within rounding (4 machine epsilons of the potentials) is returned
-      as 0. A larger one is returned as it is: the solves did not converge, or
+      negative one within rounding (4 machine epsilons of the root mean square cost) is
+      returned as 0. A larger one is returned as it is: the solves did not converge, or
       exp(-cost / epsilon) is not positive definite.
 
     Raises:

@@ -184,11 +184,22 @@ def _unusable(problem: Problem, kernel: KernelProblem, first: Iterate) -> jax.Ar
     wanted = kernel.rows.mass
     least = jnp.finfo(wanted.dtype).eps * kernel.mass / wanted.shape[0]
     vanished = jnp.any((first.rows <= 0) & (wanted > least))
+    vanished |= ~jnp.isfinite(first.error)
     if problem.balanced:
         return vanished
     given = jnp.log(jnp.where(problem.a > 0, problem.a, 1))
     over = kernel.rows.real & (kernel.rows.log > given + OVERFLOW)
-    return vanished | jnp.any(over) | ~jnp.isfinite(first.error)
+    return vanished | jnp.any(over)
+
+
+def _repaired(record: Recorder | None, unusable: jax.Array, end: KernelState):
+    """Record the sweep in the log domain that took the place of steps, if one did."""
+    if record is None:
+        return None
+    noted = recorder.record_step(
+        record, end.iterate.error, running=unusable, passes=end.counts.passes
+    )
+    return jax.tree.map(lambda u, v: jnp.where(unusable, u, v), noted, record)
 
 
 def initial(problem: Problem, f: jax.Array | None, record: Recorder | None = None):
@@ -252,6 +263,7 @@ def solve(
         end = end._replace(
             step=(end.step + repaired).astype(jnp.int32),
             counts=end.counts.plus(sweeps=repaired, passes=2 * repaired),
+            record=_repaired(end.record, unusable, end),
         )
         work = limits, unusable, end, f, g
         return _ended(problem, options, method, path, s, work)
