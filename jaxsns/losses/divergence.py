@@ -22,6 +22,7 @@ from jaxsns.geometry.costs import CostFunction
 from jaxsns.numerics import forbidden_cost, machine_epsilon, safe_log
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.inputs import make_problem
+from jaxsns.problem.offsets import Offsets
 from jaxsns.problem.problem import Problem
 from jaxsns.problem.scales import moments
 from jaxsns.solution import NotConvergedError, Solution
@@ -208,6 +209,15 @@ def _value_jvp(primals, tangents):
     return _value(*primals), slope
 
 
+def _with_offsets(value: jax.Array, problem: Problem, offsets: Offsets) -> jax.Array:
+    """[] value with what the costs between the clouds lost; 0 for rounding below 0."""
+    value = value + offsets.value(problem.a, problem.b)
+    size = jnp.max(jnp.abs(offsets.rows)) + jnp.max(jnp.abs(offsets.columns))
+    rounding = ROUNDINGS * machine_epsilon(value.dtype) * size * jnp.sum(problem.a)
+    below = jnp.where((value < 0) & (value >= -rounding), value, 0)
+    return value - jax.lax.stop_gradient(below)
+
+
 # Compiled, since one by one its operations take longer to compile for a new shape.
 _compiled_value = jax.jit(_value)
 
@@ -294,5 +304,5 @@ def sinkhorn_divergence(
     )
     value = _compiled_value(ab.core, aa.core, bb.core)
     if ab.reduced is not None:
-        value = value + ab.reduced.offsets.value(problem.a, problem.b)
+        value = _with_offsets(value, problem, ab.reduced.offsets)
     return Divergence(value, ab, aa, bb)
