@@ -6,9 +6,11 @@ import re
 
 import pytest
 
+import jaxsns
+
 ROOT = pathlib.Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "decisions"
-PACKAGE = ROOT / "jaxsns"
+PACKAGE = pathlib.Path(jaxsns.__file__).parent
 TAG = re.compile(r"\[(D\d\d)\]")
 ROW = re.compile(r"^\| `([A-Z][A-Z0-9_]*)` \| `([a-z0-9_/.]+)` \|.*\[(D\d\d)\]", re.M)
 HEADINGS = ["Context", "Decision", "What decided", "Measure again"]
