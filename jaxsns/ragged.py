@@ -128,8 +128,8 @@ def bucketed(
     Cost: copies on the host.
 
     >>> xs = [np.ones((n, 2)) for n in (5, 11, 7)]
-    >>> [bucket.arrays[0].shape for bucket in bucketed(xs)]
-    [(2, 8, 2), (1, 12, 2)]
+    >>> len(bucketed(xs))  # one of 8 rows, for 5 and 7, and one of 12
+    2
     """
     if not lists or len({len(x) for x in lists}) != 1 or not len(lists[0]):
         raise ValueError(
