@@ -377,6 +377,9 @@ def _loss(kind, streamed, x, y, a, b, epsilon):
     return inner + means + solution.transport_cost
 
 
+_gradient = jax.jit(jax.grad(_loss, argnums=(2, 3, 4, 6)), static_argnums=(0, 1))
+
+
 def _close(mine, theirs):
     for x, y in zip(mine, theirs, strict=True):
         assert np.all(np.isfinite(y))
@@ -386,8 +389,33 @@ def _close(mine, theirs):
 def test_first_derivatives_are_those_of_the_matrix():
     cloud = _cloud()
     given = cloud.x, cloud.y, jnp.asarray(_masses(N, [5])), jnp.asarray(_masses(M))
-    gradient = jax.jit(jax.grad(_loss, argnums=(2, 3, 4, 6)), static_argnums=(0, 1))
-    _close(*(gradient("all", streamed, *given, 0.1) for streamed in (True, False)))
+    _close(*(_gradient("all", streamed, *given, 0.1) for streamed in (True, False)))
+
+
+def test_a_plan_that_nearly_splits_is_solved_as_the_matrix_is():
+    # Three blobs, 1 - sigma^2 = 1e-8. Clusters of points have members of two blobs, so
+    # steps of the model stand still, and steps on the exact matrix follow.
+    centres = np.array([[0.0, 0.0], [3.0, 0.0], [1.5, 2.6]])
+    blobs = [np.arange(k) * 3 // k for k in (N, M)]
+    x, y = (0.3 * R.normal(size=(len(k), 2)) + centres[k] for k in blobs)
+    a, b = (1 / (3 * np.bincount(k)[k]) for k in blobs)
+    cloud = jaxsns.PointCloud(x, y, streamed=True, block=50)
+    solution = _solve(cloud, a, b, 0.2)
+    assert int(solution.status) == Status.CONVERGED
+    assert int(solution.counts.linear_steps) > 0
+    cost = np.asarray(cloud.dense().cost)
+    found = np.asarray(solution.f), np.asarray(solution.g)
+    f, g = references.newton(cost, a, b, 0.2, *found)
+    mine, expected = (references.plan(cost, *p, 0.2) for p in (found, (f, g)))
+    assert np.abs(mine - expected).sum() < 1e-11
+    # Potentials, and derivatives, are known to the error over 1 - sigma^2.
+    np.testing.assert_allclose(found[0], f, atol=1e-5)
+    np.testing.assert_allclose(found[1], g, atol=1e-5)
+    given = [jnp.asarray(values) for values in (x, y, a, b)]
+    slopes = (_gradient("all", streamed, *given, 0.2) for streamed in (True, False))
+    for streamed, stored in zip(*slopes, strict=True):
+        assert np.all(np.isfinite(stored))
+        np.testing.assert_allclose(streamed, stored, atol=1e-5 * np.abs(stored).max())
 
 
 def test_derivatives_are_differences_of_solves():

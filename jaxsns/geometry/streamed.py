@@ -309,6 +309,18 @@ class Streamed:
         largest = top[jnp.argmax(jax.lax.stop_gradient(top))]
         return largest, mean, squares / count
 
+    def absorb(
+        self, f: jax.Array, epsilon: jax.Array
+    ) -> tuple[StreamedKernel, jax.Array]:
+        """Kernel of given row potentials, each column scaled to a sum of 1.
+
+        Returns K = exp((f_i - C_ij - top_j) / epsilon) behind its products, a pass
+        each, and top [m]. One pass.
+        """
+        soft = self.softmin(f, epsilon, axis=0)
+        soft = jnp.where(jnp.isfinite(soft), soft, finite_minus_inf(soft.dtype))
+        return self.kernel(f, soft, epsilon), -soft
+
     def plan_kernel(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """Kernel K and scale [m] of the plan K diag(scale)."""
         return self.kernel(f, g, epsilon), jnp.ones_like(g)

@@ -18,7 +18,7 @@ from jaxsns.numerics import finite_minus_inf, is_forbidden
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem
 from jaxsns.recording.recorder import Recorder
-from jaxsns.solvers import continuation, kernel_loop
+from jaxsns.solvers import continuation, kernel_loop, loop
 from jaxsns.solvers.newton import newton
 from jaxsns.solvers.options import NewtonOptions, SinkhornOptions
 from jaxsns.solvers.outcome import Outcome
@@ -147,7 +147,7 @@ def run(
         asked = failed & (end.error > ABOVE_ROUNDING * floor)
         end = control.cond(
             asked,
-            lambda: _swept(inner, options, end, asked),
+            lambda: _exact_steps(inner, options, end, asked),
             lambda: end,
         )
     f = jnp.where(problem.a > 0, arranged.rows.restore(end.f), -jnp.inf)
@@ -216,28 +216,34 @@ def _newton(
     return streamed_newton.run(problem, options, state, shapes, first, sparse)
 
 
-def _swept(
+def _exact_steps(
     problem: Problem, options: Any, before: Outcome, asked: jax.Array
 ) -> Outcome:
-    """Sinkhorn from where the model was of no more use; the better of both.
+    """Newton on the exact matrix from where its model was of no more use.
 
-    asked: under `vmap` every lane comes here, and no step of those that did not ask
-    may be told.
+    Where a plan nearly splits and a cluster has points of two blocks, mass leaks
+    between the blocks in the model, and its steps no longer lower the error. A product
+    costs a pass here, so these steps come last. The better of both is kept.
+    asked: under `vmap` every lane comes here; those that did not ask make no step.
     """
     left = jnp.maximum(options.max_steps - before.counts.sweeps, 1)
-    plain = SinkhornOptions(
-        tolerance=options.tolerance,
-        max_steps=left,
-        rounding_share=options.rounding_share,
+    status = jnp.where(asked, code(Status.RUNNING), code(Status.STALLED))
+    start = kernel_loop.initial(problem, before.f, before.record)
+    end = kernel_loop.solve(
+        problem,
+        dataclasses.replace(options, max_steps=left),
+        newton.method("cg"),
+        continuation.plan(problem, False),
+        start._replace(g=before.g, status=loop.as_status(status)),
     )
-    f = jnp.where(problem.a > 0, before.f, finite_minus_inf(problem.dtype))
-    record = before.record
-    end = _ended(streamed_sinkhorn.run(problem, plain, f, record, asked))
-    counts = jax.tree.map(jnp.add, before.counts, end.counts)
+    end = _ended(end)
     better = end.error < before.error
     kept = jax.tree.map(
         lambda u, v: jnp.where(better, u, v),
         end._replace(record=None),
         before._replace(record=None),
     )
+    # A sweep is two products with the kernel, each of them a pass.
+    done = end.counts.plus(passes=end.counts.linear_steps + 2 * end.counts.sweeps)
+    counts = jax.tree.map(jnp.add, before.counts, done)
     return kept._replace(counts=counts, record=end.record)
