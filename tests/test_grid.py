@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 import jaxsns
 from jaxsns import Dense, Grid, Status
 from jaxsns.geometry import axis_kernel
+from jaxsns.implicit import potentials
 
 R = np.random.default_rng(0)
 X = np.sort(np.random.default_rng(1).random(6)), np.linspace(0, 1, 5)
@@ -31,6 +32,7 @@ def matrix(x, y, function):
     return function(np.abs(x[:, None] - y[None])).sum(-1)
 
 
+H = 1e-5  # a step for central differences: their error is 1e-9 of the third one
 COST = matrix(X, Y, np.square)
 
 
@@ -234,6 +236,47 @@ def test_derivatives_against_dense():
     )
     for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-8 * (1 + np.abs(y).max()))
+
+
+def test_the_gauge_component_of_a_right_side_is_dropped():
+    """By products alone, where conjugate gradients would run away along it."""
+    f, g = (jnp.asarray(0.1 * R.normal(size=k)) for k in (30, 20))
+    top, bottom = (jnp.asarray(R.normal(size=k)) for k in (30, 20))
+    weights = [jnp.asarray(R.normal(size=k)) for k in (30, 20)]
+
+    def solve(f, top, bottom):
+        kernel, v = PLANE.formed().plan_kernel(f, g, jnp.asarray(0.1))
+        return potentials.solve_with(
+            kernel, v, kernel.sums(v), top, bottom, potentials.BALANCED,
+            potentials.solve_stored,
+        )  # fmt: skip
+
+    @jax.jit
+    def run(f, top, bottom, weights):
+        out, back = jax.vjp(functools.partial(solve, f), top, bottom)
+        slope = jax.jvp(lambda f: solve(f, top, bottom), (f,), (weights[0],))[1]
+        return out, back(weights), slope
+
+    (u, v), back, slope = run(f, top, bottom, tuple(weights))
+    whole = plan(COST, np.asarray(f), np.asarray(g), 0.1)
+    rows, columns = whole.sum(1), whole.sum(0)
+    hessian = np.block([[np.diag(rows), whole], [whole.T, np.diag(columns)]])
+    # Totals are made equal in proportion to the rows.
+    more = (top.sum() - bottom.sum()) * rows / rows.sum()
+    right = np.concatenate([top - more, bottom])
+    x = np.linalg.lstsq(hessian, right, rcond=1e-10)[0]
+    np.testing.assert_allclose(
+        u[:, None] + v[None], x[:30, None] + x[None, 30:], atol=1e-8 * np.abs(x).max()
+    )
+    # Reverse mode is the transposed: the system is symmetric, weights have a gauge too.
+    forward = weights[0] @ u + weights[1] @ v
+    backward = back[0] @ top + back[1] @ bottom
+    np.testing.assert_allclose(forward, backward, rtol=1e-8)
+    # What is dropped depends on the plan, and so does its derivative.
+    steps = [run(f + h * weights[0], top, bottom, tuple(weights))[0] for h in (H, -H)]
+    difference = [(p - q) / (2 * H) for p, q in zip(*steps, strict=True)]
+    moved, expected = (s[0][:, None] + s[1][None] for s in (slope, difference))
+    np.testing.assert_allclose(moved, expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_second_derivatives_of_the_value():

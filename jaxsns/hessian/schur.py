@@ -130,14 +130,18 @@ def solve_nested(
     inner_tolerance: ArrayLike,
     inner_steps: ArrayLike,
 ) -> CGResult:
-    """Solve by conjugate gradients with solves of a nearby, cheaper system in them."""
+    """Solve by conjugate gradients with solves of a nearby, cheaper system in them.
+
+    rhs [n] has no gauge component. Products with a large x leave some; it goes.
+    """
 
     def precondition(vector: jax.Array) -> jax.Array:
         return solve_cg(near, vector, inner_tolerance, inner_steps).x
 
-    return conjugate_gradient(
+    end = conjugate_gradient(
         lambda v: product(system, v), rhs, precondition, tolerance, max_steps
     )
+    return end._replace(x=project(system, end.x))
 
 
 def _factor(system: SchurSystem) -> jax.Array:

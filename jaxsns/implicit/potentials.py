@@ -57,7 +57,7 @@ def _solve(system: schur.SchurSystem, rhs: jax.Array, inner: Solve) -> jax.Array
     scale = jnp.max(jnp.abs(rhs))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
     b = schur.project(system, rhs / scale)
-    x = schur.project(system, inner(system, b))
+    x = inner(system, b)
     residual = b - schur.product(system, x)
     # Least squares: what is left may only lie where A is numerically zero, and a
     # product with a large x cannot be known better than to its rounding.

@@ -42,8 +42,9 @@ def at_potentials(
 ) -> NewtonSystem:
     """System of the plan of sorted, finite f [n] and g [m].
 
-    seen: a pass at f; the model has its marginals, whatever g is. stiffness: what penalties add to the diagonals of rows [n] and columns [m].
-    Looks for the plan's largest entries, which costs two passes.
+    seen: a pass at f; the model has its marginals, whatever g is. stiffness: what
+    penalties add to the diagonals of rows [n] and columns [m]. Looks for the plan's
+    largest entries, which costs two passes.
     """
     geometry, epsilon = problem.geometry, problem.epsilon
     assert isinstance(geometry, Streamed)
