@@ -91,6 +91,15 @@ def test_a_plan_in_blocks():
     assert "6 blocks" in found.findings[0].what
 
 
+def test_a_plan_too_large_to_be_decomposed(monkeypatch):
+    monkeypatch.setattr(symptoms, "LARGEST_DECOMPOSED", 5)
+    x = np.arange(6.0)[:, None]
+    solution = jaxsns.solve(jaxsns.PointCloud(x, x + 0.1), epsilon=0.02)
+    found = jaxsns.diagnose(solution)
+    assert found.names == ("ill-conditioned potentials",)
+    assert "is nearly in separate blocks" in found.findings[0].what
+
+
 def test_the_gap_is_that_of_sweeps():
     # Plain sweeps contract at sigma^2: measured on errors of successive solves.
     x = np.linspace(0, 1, 9)

@@ -176,12 +176,13 @@ def _of_solution(
     plan = symptoms.plan_of(x) if whole else None  # None too if f and g are NaN
     error = float(solution.error)
     gap = None
+    # Far from the solution its plan says nothing of the conditions there.
+    if error < 0.1:
+        found = None if plan is None else symptoms.spectral_gap(plan)
+        # A larger plan, or one that is never formed, is not decomposed.
+        gap, blocks = found or (float(solution.conditioning().gap), 1)
+        yield from symptoms.condition(x, gap, blocks)
     if plan is not None:
-        # Far from the solution its plan says nothing of the conditions there.
-        found = symptoms.spectral_gap(plan) if error < 0.1 else None
-        if found is not None:
-            gap = found[0]
-            yield from symptoms.condition(x, *found)
         yield from symptoms.little_mass(x, plan)
         if error < 0.1 and not {name for name, _ in before} & ALIKE:
             yield from symptoms.product(x, plan)
