@@ -1,5 +1,7 @@
 """Ordinary inputs that once came back as NaN, stalled, or not as asked for."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,3 +170,32 @@ def test_conditioning_is_that_of_the_singular_values():
             got = s.conditioning()
             np.testing.assert_allclose(got.gap, 1 - sigma**2, rtol=1e-6)
             np.testing.assert_allclose(got.error, max(s.error, 2.3e-16) / got.gap)
+
+
+def test_penalties_of_all_sizes_are_never_nonfinite():
+    # Penalties, totals of a over totals of b, and epsilon; 8 x 10 points, float32.
+    rho = [1e-8, 1e-2, 1.0, 1e4, np.inf]
+    cases = np.array(list(itertools.product(rho, rho, [1e-6, 1.0, 1e6], [0.01, 1, 10])))
+    cases = cases[np.isfinite(cases[:, :2]).any(axis=1)].astype("f")
+    rng = np.random.default_rng(1)
+    cost = np.square(rng.normal(size=(8, 1)) - rng.normal(size=(1, 10))).astype("f")
+    a, b = (rng.random(k).astype("f") + np.float32(0.1) for k in (8, 10))
+    a, b = a / a.sum(), b / b.sum()
+
+    def one(case):
+        s = jaxsns.solve(
+            cost, a * case[2], b, rho_a=case[0], rho_b=case[1], epsilon=case[3]
+        )
+        return s.status, s.value, s.f, s.g
+
+    status, value, f, g = jax.jit(lambda cases: jax.lax.map(one, cases))(cases)
+    assert not np.any(np.asarray(status) == Status.NONFINITE)
+    assert np.all(np.isfinite(value))
+    # As rho_b goes to 0 so does g, and f is known in one step.
+    for k in np.flatnonzero((cases[:, 1] == rho[0]) & (cases[:, 3] >= 1)):
+        rho_a, _, total, epsilon = cases[k].astype(float)
+        soft = -epsilon * logsumexp(-cost.astype(float) / epsilon, axis=1)
+        expected = (epsilon * np.log(total * a) + soft) / (1 + epsilon / rho_a)
+        assert int(status[k]) == Status.CONVERGED
+        np.testing.assert_allclose(f[k], expected, atol=2e-5 * epsilon)
+        np.testing.assert_allclose(g[k], 0, atol=1e-6)

@@ -111,6 +111,16 @@ def centred_with_error(problem: Problem, f: jax.Array, g: jax.Array):
     return f, g, marginal_error(problem, f, g)
 
 
+def refitted(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[m] g where the columns fit f [n], as exact as the dtype can hold it.
+
+    Under a penalty that is small against epsilon g is far smaller than the costs.
+    Scalings of a kernel do not know it well enough for exp(-g / rho). One pass; none
+    without penalties.
+    """
+    return g if problem.balanced else column_update(problem, f)
+
+
 def rounding_error(
     problem: Problem, f: jax.Array, g: jax.Array, share: jax.Array
 ) -> jax.Array:

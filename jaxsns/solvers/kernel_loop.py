@@ -81,6 +81,7 @@ class Method(NamedTuple):
     repair: Callable[[Problem, jax.Array, jax.Array], jax.Array]  # f where rows vanish
     idle_steps: int | None  # without progress, after which a kernel is left; None: no
     progress: float  # share of the least error that counts as progress
+    columns_fit: bool = True  # after every step; else the rows do
 
 
 class LoopState(NamedTuple):
@@ -279,19 +280,23 @@ def checked(
     settled: jax.Array,
     last: jax.Array | bool,
     step: jax.Array,
+    refit: bool = False,
 ):
     """Check potentials (f, g) where steps ended: f [n], g [m], error, status, passes.
 
     Asked for at the last epsilon, where the steps ended by themselves (`settled`), at
     the limit, or at a number that is not finite. A kernel that was only used up goes
-    on, RUNNING, with the error of the check `before`.
+    on, RUNNING, with the error of the check `before`. refit: g is found anew from f.
     """
-    finite = jnp.all(jnp.isfinite(reached[0]))
+    f, g = reached
+    finite = jnp.all(jnp.isfinite(f))
     asked = last & (settled | (step >= options.max_steps) | ~finite)
     f, g, error = control.cond(
         asked,
-        lambda: dual.centred_with_error(problem, *reached),
-        lambda: (*reached, before),
+        lambda: dual.centred_with_error(
+            problem, f, dual.refitted(problem, f, g) if refit else g
+        ),
+        lambda: (f, g, before),
     )
     share = options.rounding_share
     floor = dual.rounding_error(problem, f, g, share)
@@ -299,7 +304,8 @@ def checked(
     stalled = settled & (error > 0.5 * before)
     status = status_at(error, tolerance, step, options.max_steps, stalled)
     status = as_status(jnp.where(asked, status, code(Status.RUNNING)))
-    return f, g, error, status, jnp.where(asked, 1, 0)
+    passes = 2 if refit and not problem.balanced else 1
+    return f, g, error, status, jnp.where(asked, passes, 0)
 
 
 def _ended(
@@ -314,7 +320,7 @@ def _ended(
         settled |= end.idle >= method.idle_steps
     settled &= ~unusable
     f, g, error, status, passes = checked(
-        problem, options, (f, g), s.error, settled, last, end.step
+        problem, options, (f, g), s.error, settled, last, end.step, method.columns_fit
     )
     give_up = limits.may_give_up & continuation.gives_up(limits, end, status)
     give_up &= ~unusable

@@ -50,7 +50,7 @@ def step(problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
     return Moved(iterate, None, gain, counts, sweep_record(iterate.error))
 
 
-METHOD = Method(start, memory, step, newton.repair, None, 1.0)
+METHOD = Method(start, memory, step, newton.repair, None, 1.0, columns_fit=False)
 
 
 def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Array]:

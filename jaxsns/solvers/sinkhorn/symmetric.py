@@ -56,4 +56,4 @@ def step(problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
     return Moved(new, None, jnp.zeros_like(new.error), counts, sweep_record(new.error))
 
 
-METHOD = Method(start, memory, step, repair, IDLE_STEPS, PROGRESS)
+METHOD = Method(start, memory, step, repair, IDLE_STEPS, PROGRESS, columns_fit=False)
