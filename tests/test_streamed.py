@@ -188,6 +188,17 @@ def _solve(cloud, a, b, epsilon, tolerance=1e-11):
     return _run(cloud, a, b, epsilon, tolerance)
 
 
+@jax.jit
+def _warm(cloud, a, b, epsilon, tolerance, init):
+    return jaxsns.solve(cloud, a, b, epsilon=epsilon, tolerance=tolerance, init=init)
+
+
+@jax.jit
+def _relaxed(cloud, a, b, rho_a, rho_b):
+    given = {"epsilon": 0.2, "tolerance": 1e-11, "rho_a": rho_a, "rho_b": rho_b}
+    return jaxsns.solve(cloud, a, b, **given)
+
+
 def _against_reference(solution, cloud, a, b, epsilon, atol):
     cost = np.asarray(cloud.dense().cost)
     assert int(solution.status) == Status.CONVERGED
@@ -233,9 +244,7 @@ def test_more_rows_than_columns_and_many_dimensions():
 def test_penalised_marginals():
     cloud = _cloud(streamed=True)
     a, b = _masses(N, [2]), 1.3 * _masses(M)
-    solution = jaxsns.solve(
-        cloud, a, b, epsilon=0.2, rho_a=1.0, rho_b=2.0, tolerance=1e-11
-    )
+    solution = _relaxed(cloud, a, b, np.ones(N), 2.0)
     assert int(solution.status) == Status.CONVERGED
     assert int(solution.counts.passes) < 30
     cost = np.asarray(cloud.dense().cost)
@@ -278,24 +287,21 @@ def test_a_start_from_the_solution_of_a_neighbour_is_used():
     solution = _solve(cloud, a, b, 0.1)
     moved = dataclasses.replace(cloud, x=cloud.x + 0.001 * R.normal(size=(N, 2)))
     fresh = _solve(moved, a, b, 0.1)
-    warm = jaxsns.solve(
-        moved, a, b, epsilon=0.1, tolerance=1e-11, init=(solution.f, solution.g)
-    )
+    warm = _warm(moved, a, b, 0.1, 1e-11, (solution.f, solution.g))
     _against_reference(warm, moved, a, b, 0.1, 1e-9)
     assert int(warm.counts.passes) < int(fresh.counts.passes)
     # One that is of no use is not used.
     far = 5 * jnp.arange(N) / N
-    cold = jaxsns.solve(
-        moved, a, b, epsilon=0.1, tolerance=1e-11, init=(far, solution.g)
-    )
+    cold = _warm(moved, a, b, 0.1, 1e-11, (far, solution.g))
     _against_reference(cold, moved, a, b, 0.1, 1e-9)
 
 
 def test_float32_reaches_its_tolerance_as_float64_judges():
     cloud = _cloud(streamed=True).astype(jnp.float32)
     a, b = np.full(N, 1 / N), np.full(M, 1 / M)
+    masses = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
     for epsilon in (0.5, 0.03):
-        solution = jaxsns.solve(cloud, epsilon=epsilon, tolerance=1e-4)
+        solution = _solve(cloud, *masses, epsilon, 1e-4)
         assert solution.f.dtype == jnp.float32
         assert int(solution.status) == Status.CONVERGED
         cost = np.asarray(cloud.astype(jnp.float64).dense().cost)
@@ -322,13 +328,16 @@ def test_a_path_in_epsilon_and_limits_of_steps_on_it(monkeypatch):
     monkeypatch.setattr(driver, "WIDTH", 5.0)
     cloud = _cloud(streamed=True, block=49)
     a, b = _masses(N), _masses(M)
-    whole = jaxsns.solve(cloud, a, b, epsilon=0.02, tolerance=1e-11)
+    run = jax.jit(
+        lambda steps: jaxsns.solve(
+            cloud, a, b, epsilon=0.02, tolerance=1e-11, max_steps=steps
+        )
+    )
+    whole = run(1000)
     _against_reference(whole, cloud, a, b, 0.02, 1e-9)
     cost, errors = np.asarray(cloud.dense().cost), []
     for steps in range(1, int(whole.counts.sweeps), 2):
-        short = jaxsns.solve(
-            cloud, a, b, epsilon=0.02, tolerance=1e-11, max_steps=steps
-        )
+        short = run(steps)
         assert int(short.status) == Status.MAX_STEPS
         # Judged at the wanted epsilon, wherever on the path the limit was met.
         error = references.error(cost, a, b, short.f, short.g, 0.02)
@@ -350,9 +359,7 @@ def test_weights_of_penalties_that_are_partly_infinite():
     cloud = _cloud(streamed=True)
     a, b = _masses(N, [2, 80]), _masses(M)
     rho = np.where(np.arange(N) < 70, np.inf, 1.0)
-    solution = jaxsns.solve(
-        cloud, a, b, epsilon=0.2, rho_a=rho, rho_b=2.0, tolerance=1e-11
-    )
+    solution = _relaxed(cloud, a, b, rho, 2.0)
     assert int(solution.status) == Status.CONVERGED
     cost = np.asarray(cloud.dense().cost)
     f, g = references.unbalanced(cost, a, b, 0.2, rho, 2.0)
@@ -377,7 +384,13 @@ def _loss(kind, streamed, x, y, a, b, epsilon):
     return inner + means + solution.transport_cost
 
 
-_gradient = jax.jit(jax.grad(_loss, argnums=(2, 3, 4, 6)), static_argnums=(0, 1))
+_value_and_slopes = jax.jit(
+    jax.value_and_grad(_loss, argnums=(2, 3, 4, 6)), static_argnums=(0, 1)
+)
+
+
+def _gradient(*given):
+    return _value_and_slopes(*given)[1]
 
 
 def _close(mine, theirs):
@@ -423,10 +436,10 @@ def test_derivatives_are_differences_of_solves():
     a, b = jnp.asarray(_masses(N)), jnp.asarray(_masses(M))
     way = jnp.asarray(R.normal(size=(N, 2)))
 
-    @jax.value_and_grad
     def along(t):
         x = cloud.x + t * way
-        return _loss("all", True, x, cloud.y, a, b, 0.05)
+        value, slopes = _value_and_slopes("all", True, x, cloud.y, a, b, 0.05)
+        return value, jnp.vdot(slopes[0], way)
 
     slope, h = along(0.0)[1], 1e-4
     near, far = ((along(k * h)[0] - along(-k * h)[0]) / (2 * k * h) for k in (1, 2))
