@@ -87,7 +87,6 @@ FUNCTIONS = {  # name -> function of what a device has and of what all have, siz
     "auto": (solve, (6, 7)),
     "larger": (solve, (33, 5)),
     "sinkhorn": (option(method="sinkhorn"), (6, 7)),
-    "newton": (option(method="newton"), (6, 7)),
     "unbalanced": (option(rho_a=1.0, rho_b=2.0), (6, 7)),
     "divergence": (divergence, (9, 2)),
     "layer": (layer, (9, 2)),

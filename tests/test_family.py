@@ -1,5 +1,7 @@
 """Unbalanced, semi-relaxed and partial transport, forbidden pairs, padding."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -366,8 +368,8 @@ def test_forbidden_pairs_get_no_mass():
     assert solution.converged
     np.testing.assert_allclose(solution.f, f, atol=1e-9)
     assert np.all(np.asarray(solution.plan())[np.isinf(cost)] == 0)
-    slope = jax.grad(
-        lambda c: jaxsns.solve(c, A, B, epsilon=0.5).transport_cost, allow_int=False
+    slope = jax.jit(
+        jax.grad(lambda c: jaxsns.solve(c, A, B, epsilon=0.5).transport_cost)
     )(jnp.asarray(cost))
     assert np.all(np.isfinite(slope))
     assert np.all(np.asarray(slope)[np.isinf(cost)] == 0)
@@ -429,15 +431,21 @@ def test_bad_penalties_say_so():
 def test_rho_epsilon_and_share_in_a_batch():
     rhos, epsilons = jnp.asarray([0.3, 2.0, np.inf]), jnp.asarray([0.5, 0.1, 0.2])
     run = lambda rho, e: jaxsns.solve(COST, A, B, epsilon=e, rho_a=rho, rho_b=rho)
-    batch = jax.vmap(run)(rhos, epsilons)
+    batch = jax.jit(jax.vmap(run))(rhos, epsilons)
     assert np.all(batch.converged)
     for k in range(3):
         np.testing.assert_allclose(batch.f[k], run(rhos[k], epsilons[k]).f, atol=1e-9)
     shares = jnp.asarray([0.2, 0.7, 1.0])
     part = lambda share: jaxsns.solve_partial(COST, A, B, epsilon=0.2, share=share)
-    batch = jax.vmap(part)(shares)
+    batch = jax.jit(jax.vmap(part))(shares)
     np.testing.assert_allclose(batch.plan().sum((1, 2)), shares, rtol=1e-9)
     np.testing.assert_allclose(batch.f[1], part(0.7).f, atol=1e-9)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _penalised(method, cost, a, b, epsilon, rho_a, rho_b):
+    given = {"epsilon": epsilon, "rho_a": rho_a, "rho_b": rho_b, "method": method}
+    return jaxsns.solve(cost, a, b, tolerance=1e-10, **given)
 
 
 @pytest.mark.parametrize("method", ["auto", "sinkhorn"])
@@ -447,12 +455,10 @@ def test_large_penalties_with_unequal_totals_take_few_steps(method, side):
     cost, a, b = problems.uneven()
     a, epsilon = 3 * a, 0.5
     weak = np.linspace(1, 3, 24) if side == "uneven" else np.ones(24)
-    rho_a = np.inf if side == "columns" else 2e4 * weak
-    rho_b = np.inf if side == "rows" else 1e4
-    s = jaxsns.solve(
-        cost, a, b, epsilon=epsilon, rho_a=rho_a, rho_b=rho_b, method=method,
-        tolerance=1e-10,
-    )  # fmt: skip
+    # Always traced arrays, so that one program serves all sides.
+    rho_a = np.full(24, np.inf) if side == "columns" else 2e4 * weak
+    rho_b = np.full(37, np.inf if side == "rows" else 1e4)
+    s = _penalised(method, cost, a, b, epsilon, rho_a, rho_b)
     assert s.converged
     assert int(s.counts.sweeps) < 60  # more than 1,000 without it
     plan = references.plan(cost, s.f, s.g, epsilon)

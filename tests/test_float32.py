@@ -77,6 +77,14 @@ def test_gradients_of_small_problems(k):
                     assert error <= 1e-3
 
 
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.grad, argnums=(1, 2, 3), has_aux=True)
+def _small(method, cost, a, b, w):
+    s = jaxsns.solve(cost, a, b, epsilon=1 / 1200, method=method)
+    aux = (s.f, s.g, s.status, s.error)
+    return s.value + jnp.vdot(w, s.plan()) + jnp.sum(s.f**2), aux
+
+
 @pytest.mark.parametrize("name", ["assignment", "uneven", "clusters"])
 @pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn"])
 def test_small_epsilon(name, method):
@@ -84,13 +92,7 @@ def test_small_epsilon(name, method):
     cost, a, b = problems.ALL[name]()
     cost, a, b = (np.float32(x) for x in (cost / cost.max(), a, b))
     w = np.random.default_rng(0).normal(size=cost.shape).astype(np.float32)
-
-    def loss(cost, a, b):
-        s = jaxsns.solve(cost, a, b, epsilon=1 / 1200, method=method)
-        aux = (s.f, s.g, s.status, s.error)
-        return s.value + jnp.vdot(w, s.plan()) + jnp.sum(s.f**2), aux
-
-    gradient, aux = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(cost, a, b)
+    gradient, aux = _small(method, cost, a, b, w)
     f, g, status, reported = aux
     assert f.dtype == g.dtype == reported.dtype == jnp.float32
     assert int(status) == Status.CONVERGED

@@ -70,33 +70,40 @@ def _arguments(n, m, seed=0):
 )
 def test_first_and_second_order_in_both_modes(output, shape):
     """check_grads order 2: forward, reverse, and each over the other."""
-    function = _function(output, *shape)
+    function = jax.jit(_function(output, *shape))
     arguments = _arguments(*shape)
     check_grads(
         function, arguments, order=2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-4
     )
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("number", range(4))
-def test_gradient_against_differences_of_a_converged_solve(output, number):
-    function = _function(output, 5, 8)
+# Of all outputs, along any direction of any input: two programs for all of them.
+_ALL = _function(tuple(OUTPUTS), 5, 8)
+_forward = jax.jit(lambda x, direction: jax.jvp(_ALL, x, direction))
+_reverse = jax.jit(jax.jacrev(_ALL, argnums=(0, 1, 2, 3)))
+
+
+@pytest.mark.parametrize("number", range(4), ids=INPUTS)
+def test_gradient_against_differences_of_a_converged_solve(number):
     arguments = _arguments(5, 8, seed=1)
     direction = np.random.default_rng(2).normal(size=arguments[number].shape)
-    direction = jnp.asarray(direction) * 0.1
+    ways = [jnp.zeros_like(x) for x in arguments]
+    ways[number] = jnp.asarray(direction) * 0.1
 
     def along(t):
-        moved = list(arguments)
-        moved[number] = moved[number] + t * direction
-        return function(*moved)
+        moved = [x + t * way for x, way in zip(arguments, ways, strict=True)]
+        return _forward(tuple(moved), tuple(ways))
 
     h = 1e-4
-    reference = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
-    got = jnp.vdot(jax.grad(function, argnums=number)(*arguments), direction)
-    forward = jax.jvp(along, (0.0,), (1.0,))[1]
+    ends = [along(k * h)[0] for k in (1, -1, 2, -2)]
+    reference = (8 * (ends[0] - ends[1]) - (ends[2] - ends[3])) / (12 * h)
+    got = jnp.tensordot(_reverse(*arguments)[number], ways[number], direction.ndim)
+    forward = along(0.0)[1]
     # Measured: 3e-9 (differences), 1e-14 (mode against mode).
-    np.testing.assert_allclose(got, reference, rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(forward, got, rtol=1e-9, atol=1e-12)
+    for k, name in enumerate(OUTPUTS):
+        close = functools.partial(np.testing.assert_allclose, err_msg=name)
+        close(got[k], reference[k], rtol=1e-7, atol=1e-9)
+        close(forward[k], got[k], rtol=1e-9, atol=1e-12)
 
 
 def test_hessians_agree_in_all_compositions():
@@ -172,7 +179,7 @@ def test_potential_gradient_at_small_epsilon_with_one_block():
 
     h = 1e-6
     reference = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
-    np.testing.assert_allclose(jax.grad(along)(0.0), reference, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), reference, rtol=1e-6)
 
 
 def test_implicit_equals_unrolled():
@@ -197,7 +204,10 @@ def test_implicit_equals_unrolled():
 
     np.testing.assert_allclose(implicit(cost), unrolled(cost), rtol=1e-11)
     np.testing.assert_allclose(
-        jax.grad(implicit)(cost), jax.grad(unrolled)(cost), rtol=1e-8, atol=1e-10
+        jax.jit(jax.grad(implicit))(cost),
+        jax.jit(jax.grad(unrolled))(cost),
+        rtol=1e-8,
+        atol=1e-10,
     )
 
 

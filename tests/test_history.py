@@ -253,9 +253,10 @@ def test_watching_changes_neither_answers_nor_gradients():
         return s.transport_cost, s
 
     grad = jax.value_and_grad(loss, has_aux=True)
-    (_, quiet), expected = grad(cost)
+    (_, quiet), expected = jax.jit(grad)(cost)
     heard = []
-    (_, watched), found = grad(cost, history=True, progress=heard.append)
+    watch = functools.partial(grad, history=True, progress=heard.append)
+    (_, watched), found = jax.jit(watch)(cost)
     jax.effects_barrier()
     assert heard[-1].status == Status.CONVERGED
     np.testing.assert_array_equal(found, expected)
@@ -316,7 +317,7 @@ def _progress_on(monkeypatch, tqdm):
     monkeypatch.setitem(sys.modules, "tqdm.auto", tqdm)
     costs, epsilons = _batch()
     solve = lambda c, e: jaxsns.solve(c, epsilon=e, progress=True).converged
-    assert jnp.all(jax.vmap(solve)(costs, epsilons))
+    assert jnp.all(jax.jit(jax.vmap(solve))(costs, epsilons))
     jax.effects_barrier()
     return out.getvalue()
 

@@ -95,7 +95,8 @@ def test_gradients_and_nested_batches_in_step():
     costs = jnp.asarray(R.normal(size=(2, 3, 5, 4)))
     loss = lambda c: jnp.sum(jaxsns.solve(c, epsilon=0.3).plan() ** 2)
     both = jax.jit(jax.vmap(jax.vmap(jax.grad(loss))))(costs)
-    np.testing.assert_allclose(both[1, 2], jax.grad(loss)(costs[1, 2]), atol=1e-8)
+    alone = jax.jit(jax.grad(loss))(costs[1, 2])
+    np.testing.assert_allclose(both[1, 2], alone, atol=1e-8)
 
 
 def test_chunks_are_put_together_again():
@@ -127,7 +128,7 @@ def test_easy_lanes_sweep_and_hard_ones_go_on():
     # Unequal masses: the plan of equal ones can be a permutation, which sweeps find.
     a, b = jnp.asarray([0.1, 0.2, 0.3, 0.4]), jnp.asarray([0.37, 0.08, 0.22, 0.33])
     run = lambda c, e: jaxsns.solve(c, a, b, epsilon=e, tolerance=1e-9)
-    batch = jax.vmap(run)(costs, epsilons)
+    batch = jax.jit(jax.vmap(run))(costs, epsilons)
     assert np.all(batch.converged)
     hard = np.asarray(epsilons) < 0.1
     assert np.all(np.asarray(batch.counts.newton_steps)[~hard] == 0)
@@ -148,16 +149,23 @@ def _sweeps(cost, a, b, epsilon, number):
     return np.exp((f[:, None] + g - cost) / epsilon)
 
 
+def _fixed(cost, number):
+    return jaxsns.solve(
+        cost, epsilon=0.05, tolerance=1e-6, max_steps=number, early_stop=False
+    )
+
+
+_fixed_batch = jax.jit(jax.vmap(_fixed, in_axes=(0, None)))
+
+
 @pytest.mark.parametrize("shape", [(6, 8), (8, 6), (40, 42), (42, 40)])
 @pytest.mark.parametrize("steps", [1, 7])
 def test_a_fixed_number_of_sweeps(shape, steps):
     n, m = shape
     costs = R.random((3, n, m))
     a, b = np.full(n, 1 / n), np.full(m, 1 / m)
-    run = lambda c, k: jaxsns.solve(
-        c, epsilon=0.05, tolerance=1e-6, max_steps=k, early_stop=False
-    )
-    batch = jax.vmap(run, in_axes=(0, None))(jnp.asarray(costs), steps)
+    run = _fixed
+    batch = _fixed_batch(jnp.asarray(costs), steps)
     for k in range(3):
         alone = run(costs[k], steps)
         expected = _sweeps(costs[k], a, b, 0.05, steps)
@@ -206,7 +214,7 @@ def test_lanes_make_no_more_sweeps_than_they_may(common):
         c, a, None, epsilon=0.005, tolerance=1e-11, max_steps=k
     )
     axes = (None if common else 0, 0, None)
-    batch = jax.vmap(run, in_axes=axes)
+    batch = jax.jit(jax.vmap(run, in_axes=axes))
     for limit in (3, 9, 700):
         s = batch(costs[0] if common else costs, masses, limit)
         assert np.all(np.asarray(s.counts.sweeps) <= limit)
@@ -228,9 +236,8 @@ def test_a_fixed_number_of_sweeps_has_the_derivative_of_the_marginals_reached():
     )
     h = 1e-5
     difference = exact(cost + h * direction) - exact(cost - h * direction)
-    got = jax.jvp(
-        lambda c: loss(fixed(c)), (jnp.asarray(cost),), (jnp.asarray(direction),)
-    )[1]
+    along = jax.jit(lambda c, way: jax.jvp(lambda c: loss(fixed(c)), (c,), (way,))[1])
+    got = along(cost, direction)
     np.testing.assert_allclose(got, difference / (2 * h), rtol=1e-6)
 
 

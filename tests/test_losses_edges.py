@@ -104,7 +104,7 @@ def test_quantiles_of_ordinary_numbers_are_numbers():
 
 @functools.cache
 def _everything(with_rho):
-    """One program: value, distance, their gradients, and a second derivative."""
+    """One program, one solve: value, distance, their gradients, second derivatives."""
 
     def run(x, y, a, b, epsilon, rho, along):
         def found(x):
@@ -113,16 +113,14 @@ def _everything(with_rho):
                 x, y, a, b, epsilon=epsilon, tolerance=1e-13, **options
             )
 
-        slope = jax.grad(lambda x: found(x).value)
-        d = found(x)
-        second = jax.jvp(slope, (x,), (along,))[1]
-        return (
-            d.value,
-            d.distance,
-            slope(x),
-            jax.grad(lambda x: found(x).distance)(x),
-            second,
-        )
+        def both(x):
+            d = found(x)
+            both = jnp.stack([d.value, d.distance])
+            return both, both
+
+        slopes = jax.jacrev(both, has_aux=True)
+        (slopes, values), (second, _) = jax.jvp(slopes, (x,), (along,))
+        return *values, *slopes, second[0]
 
     return jax.jit(run)
 
@@ -313,12 +311,13 @@ def test_a_scale_and_its_gradient_among_padding(kind, name):
             statistic(name, geometry, a, b)
         return
     scale = lambda g: statistic(name, g, jnp.asarray(a), jnp.asarray(b))
-    value, gradient = jax.value_and_grad(scale)(geometry)
+    run = jax.jit(jax.value_and_grad(scale))
+    value, gradient = run(geometry)
     np.testing.assert_allclose(value, _numpy_scale(name, geometry, a, b), rtol=1e-9)
     r, h = np.random.default_rng(4), 1e-6
     move = jax.tree.map(lambda v: jnp.asarray(r.normal(size=v.shape)), geometry)
     ends = [
-        float(scale(jax.tree.map(lambda v, d: v + t * d, geometry, move)))  # noqa: B023
+        float(run(jax.tree.map(lambda v, d: v + t * d, geometry, move))[0])  # noqa: B023
         for t in (h, -h)
     ]
     pairs = zip(jax.tree.leaves(gradient), jax.tree.leaves(move), strict=True)

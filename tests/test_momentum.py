@@ -65,7 +65,8 @@ def test_momentum_saves_sweeps_and_changes_no_answer(common):
     b = R.random((4, m)) + 0.2
     b = b / b.sum(1, keepdims=True)
     run = lambda c, b, e: jaxsns.solve(c, None, b, epsilon=e, tolerance=1e-9)
-    batch = jax.vmap(run, in_axes=(None if common else 0, 0, None if common else 0))(
+    axes = (None if common else 0, 0, None if common else 0)
+    batch = jax.jit(jax.vmap(run, in_axes=axes))(
         jnp.asarray(costs[0] if common else costs),
         jnp.asarray(b),
         epsilon[0] if common else jnp.asarray(epsilon),
@@ -115,9 +116,8 @@ def test_lanes_whose_kernel_may_have_lost_entries_are_checked_by_a_pass():
     lost = 1e-30 * np.exp(swept_x).sum(1) * np.exp(swept_y).sum(1)
     doubted = (np.asarray(swept.error) <= 1e-3) & (lost > 1e-3)
     assert np.any(doubted)
-    batch = jax.vmap(lambda c: jaxsns.solve(c, epsilon=epsilon, tolerance=1e-3))(
-        jnp.asarray(costs)
-    )
+    run = lambda c: jaxsns.solve(c, epsilon=epsilon, tolerance=1e-3)
+    batch = jax.jit(jax.vmap(run))(costs)
     assert np.all(batch.converged)
     assert np.any(np.asarray(batch.counts.newton_steps)[doubted] == 0)
     for k in range(8):
@@ -146,7 +146,7 @@ def test_a_common_kernel_may_be_too_small_where_lanes_have_no_mass(
     run = lambda a: jaxsns.solve(
         jnp.asarray(cost, dtype), a, a[::-1], epsilon=1.0, tolerance=tolerance
     )
-    batch = jax.vmap(run)(masses)
+    batch = jax.jit(jax.vmap(run))(masses)
     assert np.all(batch.converged)
     true = references.error(cost, mass, mass[::-1], batch.f[0], batch.g[0], 1.0)
     assert true <= 1.1 * tolerance

@@ -113,14 +113,11 @@ def test_solves_in_both_precisions(x64):
         import jax, jax.numpy as jnp, numpy as np
         import jaxsns
         cost = jnp.asarray(np.random.default_rng(0).random((8, 9)))
-        @jax.jit
-        def solve(cost):
-            return jaxsns.solve(cost, epsilon=0.05, method="sinkhorn")
         def value(cost):
-            return solve(cost).value
-        s = solve(cost)
+            s = jaxsns.solve(cost, epsilon=0.05, method="sinkhorn")
+            return s.value, s
+        g, s = jax.jit(jax.grad(value, has_aux=True))(cost)
         rows, columns = s.marginals()
-        g = jax.grad(value)(cost)
         print(json.dumps({
             "dtypes": sorted({str(v.dtype) for v in (s.f, s.g, s.error, s.value, g)}),
             "converged": bool(s.converged),
@@ -232,11 +229,13 @@ def test_an_exported_solve_runs_where_there_is_no_jaxsns(exported):
         program = jax.export.deserialize((folder / "layer.bin").read_bytes())
         saved = np.load(folder / "arguments.npz")
         arguments = jnp.asarray(saved["x"]), jnp.asarray(saved["y"]), jnp.asarray(0.1)
-        out = dict(zip(("value", "f", "g", "status"), program.call(*arguments)))
         def loss(*arguments):
-            value, f, g, _ = program.call(*arguments)
-            return value + jnp.sum(f**2) + jnp.sum(g**3)
-        gradients = jax.grad(loss, argnums=(0, 1, 2))(*arguments)
+            called = program.call(*arguments)
+            value, f, g, _ = called
+            return value + jnp.sum(f**2) + jnp.sum(g**3), called
+        both = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
+        gradients, called = both(*arguments)
+        out = dict(zip(("value", "f", "g", "status"), called))
         out |= dict(zip(("x", "y", "epsilon"), gradients))
         np.savez(folder / "out.npz", **out)
         print(json.dumps("jaxsns" in sys.modules))
@@ -246,15 +245,16 @@ def test_an_exported_solve_runs_where_there_is_no_jaxsns(exported):
     assert out is False
     arguments = jnp.asarray(X), jnp.asarray(Y), jnp.asarray(0.1)
     got = np.load(exported / "out.npz")
-    names = "value", "f", "g", "status"
-    for name, expected in zip(names, _layer(*arguments), strict=True):
-        np.testing.assert_allclose(got[name], expected, rtol=0, atol=1e-12)
 
     def loss(*arguments):
-        value, f, g, _ = _layer(*arguments)
-        return value + jnp.sum(f**2) + jnp.sum(g**3)
+        called = _layer(*arguments)
+        value, f, g, _ = called
+        return value + jnp.sum(f**2) + jnp.sum(g**3), called
 
-    gradients = jax.grad(loss, argnums=(0, 1, 2))(*arguments)
+    both = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
+    gradients, called = both(*arguments)
+    for name, expected in zip(("value", "f", "g", "status"), called, strict=True):
+        np.testing.assert_allclose(got[name], expected, rtol=0, atol=1e-12)
     for name, expected in zip(("x", "y", "epsilon"), gradients, strict=True):
         np.testing.assert_allclose(got[name], expected, rtol=1e-9, atol=1e-11)
 

@@ -520,7 +520,7 @@ def test_lanes_have_the_answers_of_a_dense_loop():
     a, b = _masses(N), _masses(M)
     clouds = [_cloud(streamed=True, block=50) for _ in range(2)]
     stacked = jax.tree.map(lambda *t: jnp.stack(t), *clouds)
-    run = jax.vmap(lambda c, e: _solve(c, a, b, e))
+    run = jax.jit(jax.vmap(lambda c, e: _solve(c, a, b, e)))
     together = run(stacked, jnp.asarray([0.1, 0.5]))
     for k, epsilon in enumerate((0.1, 0.5)):
         lane = jax.tree.map(lambda t, k=k: t[k], together)
