@@ -70,7 +70,7 @@ def _arguments(n, m, seed=0):
 )
 def test_first_and_second_order_in_both_modes(output, shape):
     """check_grads order 2: forward, reverse, and each over the other."""
-    function = jax.jit(_function(output, *shape))
+    function = _function(output, *shape)
     arguments = _arguments(*shape)
     check_grads(
         function, arguments, order=2, modes=("fwd", "rev"), atol=1e-5, rtol=1e-4
