@@ -42,7 +42,7 @@ def main(number, count, address, path):
     @jax.jit
     def solve(x, y):
         cloud = jaxsns.PointCloud(x, y, mesh=mesh, axis="rows")
-        solution = jaxsns.solve(cloud, masses(), epsilon=0.05, tolerance=1e-11)
+        solution = jaxsns.solve(cloud, masses(), epsilon=0.05, tolerance=1e-13)
         out = solution.f, solution.g, solution.status
         return jax.lax.with_sharding_constraint(out, whole)
 

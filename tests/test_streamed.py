@@ -235,12 +235,6 @@ def test_rows_that_the_start_loses_are_found_again():
     _against_reference(solution, cloud, a, b, 0.1, 1e-9)
 
 
-def test_more_rows_than_columns_and_many_dimensions():
-    cloud = _cloud(10, 90, 60, streamed=True)
-    a, b = _masses(90), _masses(60)
-    _against_reference(_solve(cloud, a, b, 0.3), cloud, a, b, 0.3, 1e-9)
-
-
 def test_penalised_marginals():
     cloud = _cloud(streamed=True)
     a, b = _masses(N, [2]), 1.3 * _masses(M)
@@ -516,13 +510,13 @@ def test_one_trace_for_all_numbers():
         assert run(cloud, a, b, epsilon, tolerance).converged
 
 
-def test_lanes_have_the_answers_of_a_dense_loop():
-    a, b = _masses(N), _masses(M)
-    clouds = [_cloud(streamed=True, block=50) for _ in range(2)]
+def test_lanes_of_more_rows_than_columns_and_many_dimensions():
+    a, b = _masses(90), _masses(60)
+    clouds = [_cloud(10, 90, 60, streamed=True) for _ in range(2)]
     stacked = jax.tree.map(lambda *t: jnp.stack(t), *clouds)
     run = jax.jit(jax.vmap(lambda c, e: _solve(c, a, b, e)))
-    together = run(stacked, jnp.asarray([0.1, 0.5]))
-    for k, epsilon in enumerate((0.1, 0.5)):
+    together = run(stacked, jnp.asarray([0.3, 0.5]))
+    for k, epsilon in enumerate((0.3, 0.5)):
         lane = jax.tree.map(lambda t, k=k: t[k], together)
         _against_reference(lane, clouds[k], a, b, epsilon, 1e-9)
 
