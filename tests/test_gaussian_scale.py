@@ -71,17 +71,14 @@ def test_values_and_derivatives_have_no_unit(name):
 def test_covariances_of_different_sizes():
     """Variances 1e-20 and 1e20: T = (b / a)^1/2 and its derivatives in closed form."""
     eye = np.eye(D, dtype=np.float32)
+    both = lambda f: jax.jit(jax.value_and_grad(f, (0, 1)))
+    mapped = both(lambda x, y: gaussian.optimal_map(x * eye, y * eye)[0, 0])
+    distance = both(lambda x, y: gaussian.bures(x * eye, y * eye))
     for a, b in ((SMALL, 1.0), (1.0, LARGE), (SMALL, LARGE), (LARGE, SMALL)):
-        f = lambda x, y: gaussian.optimal_map(x * eye, y * eye)[0, 0]
-        value, (_, slope) = jax.jit(jax.value_and_grad(f, (0, 1)))(
-            np.float32(a), np.float32(b)
-        )
+        value, (_, slope) = mapped(np.float32(a), np.float32(b))
         np.testing.assert_allclose(value, (b / a) ** 0.5, rtol=1e-6)
         np.testing.assert_allclose(slope, 0.5 / (a * b) ** 0.5, rtol=1e-6)
-        g = lambda x, y: gaussian.bures(x * eye, y * eye)
-        value, slopes = jax.jit(jax.value_and_grad(g, (0, 1)))(
-            np.float32(a), np.float32(b)
-        )
+        value, slopes = distance(np.float32(a), np.float32(b))
         np.testing.assert_allclose(value, D * (a**0.5 - b**0.5) ** 2, rtol=1e-6)
         want = D * (1 - (b / a) ** 0.5), D * (1 - (a / b) ** 0.5)
         np.testing.assert_allclose(slopes, want, rtol=2e-6)
