@@ -15,6 +15,7 @@ from jaxsns.barycentres.free_support import (
 )
 from jaxsns.diagnostics.checkify import check
 from jaxsns.diagnostics.diagnose import Diagnosis, Finding, diagnose
+from jaxsns.exact import ExactSolution, solve_exact
 from jaxsns.geometry import Dense, Grid, PointCloud, costs
 from jaxsns.interop import ott
 from jaxsns.interop.export import register_for_export
@@ -68,6 +69,7 @@ __all__ = [
     "Dense",
     "Diagnosis",
     "Divergence",
+    "ExactSolution",
     "Finding",
     "FreeBarycentre",
     "Grid",
@@ -117,6 +119,7 @@ __all__ = [
     "soft_sort",
     "soft_top_k",
     "solve",
+    "solve_exact",
     "solve_partial",
     "solve_quadratic",
     "space_barycentre",

@@ -29,7 +29,7 @@ from jaxsns.solvers.options import Options
 from jaxsns.solvers.streamed import driver
 
 
-def _initial(problem: Problem, init: Any) -> tuple[jax.Array, jax.Array] | None:
+def initial(problem: Problem, init: Any) -> tuple[jax.Array, jax.Array] | None:
     """Checked potentials to start from; one that is None follows from the other."""
     if init is None:
         return None
@@ -199,7 +199,7 @@ def solve(
     path = chosen.path if continuation is None else bool(continuation)
     if path and name in ("fixed", "sns"):
         raise ValueError(f"method {name!r} has no continuation; got continuation=True")
-    start = _initial(problem, init)
+    start = initial(problem, init)
     recording = _recording(history, progress)
     # The same program: what differs is the patience, which is data.
     program = "newton" if name == "auto" else name

@@ -23,16 +23,17 @@ def _as_plan(plan: Any) -> tuple[jax.Array, jax.Array]:
     return plan, fine
 
 
-def _shrink(sums: jax.Array, wanted: jax.Array) -> jax.Array:
+def shrink(sums: jax.Array, wanted: jax.Array) -> jax.Array:
     """Return factors at most 1 after which no sum is above what is wanted."""
     large = sums > wanted
     return jnp.where(large, wanted / jnp.where(large, sums, 1), 1)
 
 
 @jax.jit
-def _to_feasible(plan: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    plan = plan * _shrink(jnp.sum(plan, axis=1), a)[:, None]
-    plan = plan * _shrink(jnp.sum(plan, axis=0), b)[None, :]
+def to_feasible(plan: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`round_to_feasible` without its checks."""
+    plan = plan * shrink(jnp.sum(plan, axis=1), a)[:, None]
+    plan = plan * shrink(jnp.sum(plan, axis=0), b)[None, :]
     rows = jnp.maximum(a - jnp.sum(plan, axis=1), 0)
     columns = jnp.maximum(b - jnp.sum(plan, axis=0), 0)
     # Equal but for rounding. The larger one keeps both marginals from overshooting.
@@ -97,7 +98,7 @@ def round_to_feasible(plan: Any, a: Any, b: Any) -> jax.Array:
         *[x.astype(dtype) for x in masses],
     )
     plan, a, b = plan.astype(dtype), *[x.astype(dtype) for x in masses]
-    return arguments.nan_unless(fine, _to_feasible(plan, a, b))
+    return arguments.nan_unless(fine, to_feasible(plan, a, b))
 
 
 @jax.jit
