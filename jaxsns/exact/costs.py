@@ -34,17 +34,20 @@ def least(function: Callable, active: jax.Array, *arrays: jax.Array) -> Least:
     def of_rows(real: jax.Array, number: jax.Array, *rows: jax.Array) -> Least:
         values = jnp.where(real[:, None], function(*rows), jnp.inf)
         low = jnp.min(values, axis=0)
-        return Least(low, jnp.min(jnp.where(values == low, number[:, None], n), axis=0))
+        return Least(
+            low, jnp.min(jnp.where(values == low[None, :], number[:, None], n), axis=0)
+        )
 
     def few_at_a_time(active: jax.Array, *arrays: jax.Array) -> Least:
         count = jnp.sum(active, dtype=jnp.int32)
         size = -(-n // ROWS) * ROWS
-        place = jnp.where(active, jnp.cumsum(active) - 1, size)
+        place = jnp.cumsum(active, dtype=jnp.int32) - 1
+        place = jnp.where(active, place, size)
         order = jnp.zeros((size,), jnp.int32).at[place].set(number, mode="drop")
 
         def more(k: jax.Array, low: Least) -> Least:
             chosen = jax.lax.dynamic_slice_in_dim(order, k * ROWS, ROWS)
-            real = k * ROWS + jnp.arange(ROWS) < count
+            real = k * ROWS + jnp.arange(ROWS, dtype=jnp.int32) < count
             rows = (x.at[chosen].get(mode="promise_in_bounds") for x in arrays)
             new = of_rows(real, chosen, *rows)
             better = new.value < low.value

@@ -44,8 +44,9 @@ def _next(forest: Forest, rows, columns, sinks: jax.Array) -> _Search:
     waiting = jnp.min(jnp.where(rows, forest.rows, jnp.inf))
     low = jnp.minimum(waiting, jnp.min(jnp.where(columns, forest.columns, jnp.inf)))
     found = sinks & jnp.isfinite(forest.columns)
-    mean = jnp.sum(jnp.where(found, forest.columns, 0)) / jnp.maximum(jnp.sum(found), 1)
-    bound = jnp.where(jnp.any(found), mean, jnp.inf).astype(low.dtype)
+    number = jnp.maximum(jnp.sum(found, dtype=low.dtype), 1)
+    mean = jnp.sum(jnp.where(found, forest.columns, 0)) / number
+    bound = jnp.where(jnp.any(found), mean, jnp.inf)
     return _Search(forest._replace(bound=bound), rows, columns, low)
 
 

@@ -105,7 +105,8 @@ class ExactSolution:
         column = jnp.argmax(plan, axis=-1)
         on_it = jnp.max(plan, axis=-1)
         whole = jnp.all(on_it >= (1 - WHOLE) * jnp.sum(plan, axis=-1), axis=-1)
-        once = jnp.all(jnp.sort(column, axis=-1) == jnp.arange(n), axis=-1)
+        wanted = jnp.broadcast_to(jnp.arange(n, dtype=column.dtype), column.shape)
+        once = jnp.all(jnp.sort(column, axis=-1) == wanted, axis=-1)
         known = (whole & once)[..., None]
         return jnp.where(known, column, -1).astype(jnp.int32)
 

@@ -58,7 +58,7 @@ def grow(cost: jax.Array, f: jax.Array, g: jax.Array) -> Tree:
     tree = Tree(jnp.zeros((size,), jnp.int32), jnp.full((size,), size, jnp.int32))
     key = jnp.full((size,), jnp.inf, cost.dtype)
     start = _Growth(tree, key, jnp.ones((size,), bool))
-    return control.fori_loop(0, size, add, start).tree
+    return control.fori_loop(jnp.int32(0), jnp.int32(size), add, start).tree
 
 
 def arcs(tree: Tree, n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -78,7 +78,7 @@ def flow(tree: Tree, a: jax.Array, b: jax.Array) -> jax.Array:
         node = tree.order[size - 1 - k]
         return sums.at[tree.parent[node]].add(sums[node], mode="drop")
 
-    sums = control.fori_loop(0, size, up, jnp.concatenate([a, -b]))
+    sums = control.fori_loop(jnp.int32(0), jnp.int32(size), up, jnp.concatenate([a, -b]))
     return jnp.where(jnp.arange(size) < a.size, sums, -sums)
 
 
@@ -94,7 +94,7 @@ def potentials(tree: Tree, cost: jax.Array) -> tuple[jax.Array, jax.Array]:
         return values.at[node].set(jnp.where(real[node], on_arc[node] - above, 0))
 
     start = jnp.zeros((n + m,), cost.dtype)
-    values = control.fori_loop(0, n + m, down, start)
+    values = control.fori_loop(jnp.int32(0), jnp.int32(n + m), down, start)
     return values[:n], values[n:]
 
 
