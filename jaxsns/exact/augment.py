@@ -1,7 +1,7 @@
 """From potentials and a flow on tight arcs to an optimal plan, by shortest paths.
 
 Rows with mass left are the roots of trees of shortest paths. Each tree ends in columns
-that lack mass; one path of each tree is filled at a time. Trees are disjoint, so all
+that lack mass; one path of each tree is filled at a time. Trees are disjoint, so these
 paths are filled at once. The potentials then take the distances in, which keeps the
 reduced costs >= 0 and those of arcs with mass at 0. Source: Ahuja, Magnanti, Orlin,
 "Network flows" (1993), section 9.7, successive shortest paths.
@@ -51,17 +51,17 @@ def _roots(tree: Forest, sources: jax.Array) -> jax.Array:
     return jnp.where(reached, row[up], n)
 
 
-def _ends(tree: Forest, sources: jax.Array, sinks: jax.Array) -> jax.Array:
-    """[n] int32 column that the path of each source ends in; m for none."""
-    n, m = tree.rows.size, tree.columns.size
-    root = _roots(tree, sources)
-    goal = sinks & (root < n) & (tree.columns <= tree.bound)
-    distance = jnp.where(goal, tree.columns, jnp.inf)
+def _ends(root: jax.Array, distance: jax.Array, live: jax.Array) -> jax.Array:
+    """[n] int32 nearest column of the tree of each live row; m for none.
+
+    distance: [m] inf where a column is no end.
+    """
+    n, m = live.size, root.size
     best = jnp.full((n + 1,), jnp.inf, distance.dtype).at[root].min(distance)
-    first = goal & (distance == best[root])
+    first = (distance == best[root]) & jnp.isfinite(distance)
     here = jnp.where(first, jnp.arange(m, dtype=jnp.int32), m)
     ends = jnp.full((n + 1,), m, jnp.int32).at[root].min(here)[:n]
-    return jnp.where(sources, ends, m)
+    return jnp.where(live, ends, m)
 
 
 def _fill(tree: Forest, flow: Flow, sources: jax.Array, ends: jax.Array) -> Flow:
@@ -97,9 +97,29 @@ def _fill(tree: Forest, flow: Flow, sources: jax.Array, ends: jax.Array) -> Flow
         plan=along(pushed, flow.plan),
         rows=flow.rows - amount,
         columns=flow.columns.at[ends].add(-amount, mode="drop"),
-        steps=flow.steps + 1,
-        going=jnp.any(ends < m),
     )
+
+
+def _fill_all(
+    tree: Forest, flow: Flow, sources: jax.Array, sinks: jax.Array, least_a: jax.Array
+) -> Flow:
+    """Fill the paths to the ends of each tree one after another, the nearest first."""
+    n, m = flow.plan.shape
+    root = _roots(tree, sources)
+    goal = sinks & (root < n) & (tree.columns <= tree.bound)
+    distance = jnp.where(goal, tree.columns, jnp.inf)
+
+    def step(s):
+        flow, distance, ends = s
+        flow = _fill(tree, flow, sources, ends)
+        distance = distance.at[ends].set(jnp.inf, mode="drop")
+        live = sources & (flow.rows > least_a)
+        return flow, distance, _ends(root, distance, live)
+
+    start = flow, distance, _ends(root, distance, sources)
+    found = jnp.any(start[2] < m)
+    flow = control.while_loop(lambda s: jnp.any(s[2] < m), step, start)[0]
+    return flow._replace(steps=flow.steps + 1, going=found)
 
 
 def _round(cost: jax.Array, least_a: jax.Array, least_b: jax.Array, flow: Flow) -> Flow:
@@ -108,7 +128,7 @@ def _round(cost: jax.Array, least_a: jax.Array, least_b: jax.Array, flow: Flow) 
     tree = paths.forest(cost, flow.f, flow.g, used, sources, sinks)
     far = lambda x: jnp.max(jnp.where(jnp.isfinite(x), x, 0))
     bound = jnp.minimum(tree.bound, jnp.maximum(far(tree.rows), far(tree.columns)))
-    new = _fill(tree, flow, sources, _ends(tree, sources, sinks))
+    new = _fill_all(tree, flow, sources, sinks, least_a)
     f = flow.f - jnp.minimum(tree.rows, bound)
     return new._replace(f=f, g=flow.g + jnp.minimum(tree.columns, bound))
 

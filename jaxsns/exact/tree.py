@@ -78,7 +78,9 @@ def flow(tree: Tree, a: jax.Array, b: jax.Array) -> jax.Array:
         node = tree.order[size - 1 - k]
         return sums.at[tree.parent[node]].add(sums[node], mode="drop")
 
-    sums = control.fori_loop(jnp.int32(0), jnp.int32(size), up, jnp.concatenate([a, -b]))
+    sums = control.fori_loop(
+        jnp.int32(0), jnp.int32(size), up, jnp.concatenate([a, -b])
+    )
     return jnp.where(jnp.arange(size) < a.size, sums, -sums)
 
 
