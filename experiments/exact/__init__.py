@@ -1,0 +1,1 @@
+"""Transport without entropy beside POT, SciPy and optax."""
