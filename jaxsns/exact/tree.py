@@ -13,9 +13,6 @@ import jax.numpy as jnp
 from jaxsns import control
 from jaxsns.exact import costs
 
-# [D46]
-ROUNDS = 200  # of shortest paths with arcs of either sign
-
 
 class Tree(NamedTuple):
     """Nodes are rows, and then columns, n + m of them."""
@@ -100,36 +97,6 @@ def potentials(tree: Tree, cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     return values[:n], values[n:]
 
 
-def _tightened(cost, f, g, plan, most: int) -> tuple[jax.Array, jax.Array]:
-    """Potentials for which arcs with mass are tight and no other has a negative cost.
-
-    Shortest paths again, of arcs of either sign: where there is a negative cycle, since
-    the plan is not optimal for its marginals, they end after `most` rounds.
-    """
-    used, rounding = plan.T > 0, costs.rounding(cost)
-
-    def forward(cost, f, distance):
-        return costs.reduced(cost, f, g) + distance[:, None]
-
-    def back(used, distance):
-        return jnp.where(used, distance[:, None], jnp.inf)
-
-    def step(s):
-        rows, columns, active, k = s
-        new = costs.least(forward, active, cost, f, rows).value
-        better = new < columns - rounding
-        columns = jnp.where(better, new, columns)
-        new = costs.least(back, better, used, columns).value
-        better = new < rows
-        return jnp.where(better, new, rows), columns, better, k + 1
-
-    zero = jnp.zeros_like(f), jnp.zeros_like(g)
-    start = *zero, jnp.ones(f.shape, bool), jnp.asarray(0, jnp.int32)
-    going = lambda s: jnp.any(s[2]) & (s[3] < most)
-    rows, columns, _, _ = control.while_loop(going, step, start)
-    return f - rows, g + columns
-
-
 def crossover(cost: jax.Array, a: jax.Array, b: jax.Array, f: jax.Array):
     """([n], [m], [n, m]) potentials and a flow on tight arcs, near those of f [n].
 
@@ -140,7 +107,6 @@ def crossover(cost: jax.Array, a: jax.Array, b: jax.Array, f: jax.Array):
     row, column, real = arcs(tree, a.size)
     mass = jnp.where(real, jnp.maximum(flow(tree, a, b), 0), 0)
     plan = jnp.zeros_like(cost).at[row, column].add(mass, mode="drop")
-    f, g = _tightened(cost, *potentials(tree, cost), plan, ROUNDS)
-    f, g = costs.transformed(cost, f)
+    f, g = costs.transformed(cost, potentials(tree, cost)[0])
     tight = costs.reduced(cost, f, g) <= costs.rounding(cost)
     return f, g, jnp.where(tight, plan, 0)
