@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns import control
+from jaxsns import control, hints
 from jaxsns.exact import augment, costs, streamed
 from jaxsns.exact.solution import ExactSolution, Rounded
 from jaxsns.exact.tree import crossover
@@ -165,6 +165,7 @@ def _with_derivative(problem: Problem, found: _Found) -> jax.Array:
     return value + streamed.cost_derivative(geometry, found.rounded)
 
 
+@hints.answered
 def solve_exact(
     cost: Any,
     a: Any = None,
