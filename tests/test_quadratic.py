@@ -17,6 +17,7 @@ from jaxsns.quadratic import (
     solve_quadratic,
     space_barycentre,
 )
+from jaxsns.quadratic.iterate import iterate
 
 N, M = 6, 5
 EPSILON, ALPHA = 0.3, 0.6
@@ -122,9 +123,7 @@ def test_an_unfinished_solve_says_so_and_changes_no_program():
         solution = solve_data(DATA, max_steps=steps, tolerance=tolerance)
         assert int(solution.status) == Status.MAX_STEPS
         assert int(solution.steps) == steps
-        from jaxsns.quadratic.solve import _iterate
-
-        size = _iterate._cache_size()
+        size = iterate._cache_size()
         assert before is None or size == before
         before = size
     with pytest.raises(RuntimeError, match="1 of 1"):
@@ -208,13 +207,12 @@ def test_relaxed_plans_are_stationary_and_differentiable(case):
     keep = (given["x"], given["y"])
 
     def run(q):
-        solution = solve_data(dict(given, x=q["x"], epsilon=q["epsilon"], **{
-            k: q[k] for k in numbers}), **TIGHT)  # fmt: skip
+        solution = solve_data(q, **TIGHT)
         return functionals(solution), solution.plan(), solution.linear.plan()
 
     both = jax.jit(lambda q, t: jax.jvp(run, (q,), (t,)))
     r = np.random.default_rng(8)
-    at = {"x": given["x"], "epsilon": given["epsilon"], **numbers}
+    at = {**given, **numbers}
     tangent = {k: direction(k, v, r) for k, v in at.items()}
     (out, plan, extended), (moved, _, _) = both(at, tangent)
     zero = {k: np.zeros_like(v) for k, v in at.items()}

@@ -1,7 +1,8 @@
 """OTT-JAX on our solver: its problems in, its own output type out.
 
 `Solver` is called as OTT's `Sinkhorn` is; `in_place_of_sinkhorn` lets what OTT builds
-on its solver (divergences, soft sorting, segments, Gromov-Wasserstein) run on it.
+on its solver (divergences, soft sorting, segments, Gromov-Wasserstein) run on it. Its
+quadratic solvers also take it: `GromovWasserstein(linear_solver=Solver())`.
 Needs ott-jax, which is imported when a solver is called and not before.
 """
 
@@ -175,6 +176,11 @@ class Solver:
     method: Any = "auto"
     lse_mode: bool = True
     recenter_potentials: bool = False
+
+    @property
+    def outer_iterations(self) -> int:
+        """Length of `errors`, for which OTT's quadratic solvers ask: 1."""
+        return 1
 
     def __call__(self, problem: Any, init: Any = None, *, rng: Any = None) -> Any:
         """Solve a `LinearProblem`.

@@ -6,7 +6,15 @@ are shown and saved by the caller. All work outside `jit` only.
 """
 
 from jaxsns.plot.curves import batch, marginals, potentials
-from jaxsns.plot.plans import lines, plan
+from jaxsns.plot.plans import coupling, lines, plan
 from jaxsns.plot.steps import convergence
 
-__all__ = ["batch", "convergence", "lines", "marginals", "plan", "potentials"]
+__all__ = [
+    "batch",
+    "convergence",
+    "coupling",
+    "lines",
+    "marginals",
+    "plan",
+    "potentials",
+]

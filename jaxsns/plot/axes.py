@@ -6,6 +6,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsns.partial import PartialSolution
+from jaxsns.quadratic import QuadraticSolution
 from jaxsns.solution import Solution
 
 
@@ -35,9 +36,9 @@ def concrete(name: str, value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def one_problem(solution: Any) -> Solution | PartialSolution:
+def one_problem(solution: Any) -> Any:
     """Refuse what is not a solution of a single problem, with values."""
-    if not isinstance(solution, Solution | PartialSolution):
+    if not isinstance(solution, Solution | PartialSolution | QuadraticSolution):
         raise TypeError(
             "solution must be a jaxsns.Solution or PartialSolution; "
             f"got {type(solution).__name__}"
@@ -53,7 +54,7 @@ def one_problem(solution: Any) -> Solution | PartialSolution:
 
 def as_plan(subject: Any) -> np.ndarray:
     """[n, m] plan of a solution, or the array itself."""
-    if isinstance(subject, Solution | PartialSolution):
+    if isinstance(subject, Solution | PartialSolution | QuadraticSolution):
         return np.asarray(one_problem(subject).plan())
     plan = concrete("plan", subject)
     if plan.ndim != 2 or 0 in plan.shape:

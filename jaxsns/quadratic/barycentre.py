@@ -1,10 +1,12 @@
 """Barycentre of spaces with fixed masses: costs that are nearest to those of K spaces.
 
     minimise  sum_k w_k GW(costs_k, C)  over C [m, m]; for plans P_k the best C is
-    C = sum_k w_k P_k^T costs_k P_k / (b b^T)
+    C = sum_k w_k P_k^T costs_k P_k / (b b^T),   for the square loss and for "kl"
 
-Source: Peyre, Cuturi, Solomon, "Gromov-Wasserstein averaging of kernel and distance
-matrices" (ICML 2016), algorithm 1; POT's `gromov_barycenters`.
+Fused, features X [m, d] are sought as well: X = sum_k w_k P_k^T features_k / b.
+Sources: Peyre, Cuturi, Solomon, "Gromov-Wasserstein averaging of kernel and distance
+matrices" (ICML 2016), algorithm 1; Vayer et al. (ICML 2019), fused. As POT's
+`gromov_barycenters` and `fgw_barycenters`.
 """
 
 from typing import Any, NamedTuple
@@ -12,8 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns.barycentres.fixed_support import as_measures
+from jaxsns.barycentres.fixed_support import as_measures, require_masses
+from jaxsns.geometry import PointCloud
 from jaxsns.numerics import matmul
+from jaxsns.problem.checks import is_traced, mass_slack
 from jaxsns.problem.inputs import as_float, require_positive
 from jaxsns.quadratic.solve import solve_quadratic
 from jaxsns.solvers import loop
@@ -25,12 +29,14 @@ class SpaceBarycentre(NamedTuple):
 
     Attributes:
       cost: [m, m] costs within it.
+      features: [m, d] features of its points; None unless fused.
       change: [] largest change of an entry in the last step, over the largest entry.
       status: [] int32, a `Status`.
       steps: [] int32 steps made: K quadratic problems each.
     """
 
     cost: jax.Array
+    features: jax.Array | None
     change: jax.Array
     status: jax.Array
     steps: jax.Array
@@ -41,6 +47,14 @@ class SpaceBarycentre(NamedTuple):
         return self.status == code(Status.CONVERGED)
 
 
+class _Data(NamedTuple):
+    costs: jax.Array  # [K, n, n]
+    masses: jax.Array  # [K, n]
+    features: jax.Array | None  # [K, n, d]
+    weights: jax.Array  # [K], total 1
+    b: jax.Array  # [m]
+
+
 def space_barycentre(
     costs: Any,
     masses: Any,
@@ -48,22 +62,30 @@ def space_barycentre(
     weights: Any = None,
     *,
     epsilon: Any,
+    b: Any = None,
+    features: Any = None,
+    start_features: Any = None,
     tolerance: Any = 1e-5,
     max_steps: Any = 100,
     **options: Any,
 ) -> SpaceBarycentre:
-    """Costs of m points with equal masses that are nearest to K spaces.
+    """Costs of m points with fixed masses that are nearest to K spaces.
 
     Args:
       costs: [K, n, n] symmetric costs within each; rows that fill up may be zero.
-      masses: [K, n] masses >= 0 with total 1; zeros for padding.
+      masses: [K, n] masses >= 0 of equal totals; zeros for padding.
       start: [m, m] symmetric costs to start from, which decide the order of the points
         of the barycentre. Start from costs that differ from point to point.
       weights: [K] >= 0, divided by their sum; equal if None.
       epsilon: [] regularisation > 0, in units of squared cost.
+      b: [m] masses >= 0 of the barycentre, of the same total; equal if None. A point
+        without mass keeps the costs and features that it starts with.
+      features: [K, n, d] features of the points (fused): squared distances of features
+        are the linear cost, and `alpha` is that of `solve_quadratic`.
+      start_features: [m, d] to start from; needed with features.
       tolerance: [] change at which to stop, relative to the largest entry.
       max_steps: [] limit of steps.
-      **options: of `solve_quadratic`, e.g. init, inner_tolerance.
+      **options: of `solve_quadratic`, e.g. alpha, loss, init, inner_tolerance.
 
     Returns:
       The `SpaceBarycentre`. It carries no derivative: gradients through it are zero.
@@ -74,6 +96,27 @@ def space_barycentre(
     Status: MAX_STEPS, or that of a quadratic problem that failed.
     Cost: K quadratic problems a step.
     """
+    data, first = _checked(costs, masses, start, weights, epsilon, b, features)
+    first_features = _features(features, start_features, data, first)
+    require_positive("tolerance", tolerance)
+    require_positive("max_steps", max_steps)
+    if data.features is not None:
+        data = data._replace(features=data.features.astype(data.costs.dtype))
+    data, first, first_features = jax.lax.stop_gradient((data, first, first_features))
+    tolerance = jnp.asarray(tolerance, first.dtype)
+    update = lambda s: _updated(
+        data, s, tolerance, max_steps, {"epsilon": epsilon, **options}
+    )
+    running = loop.as_status(code(Status.RUNNING))
+    infinite = jnp.asarray(jnp.inf, first.dtype)
+    state = SpaceBarycentre(
+        first, first_features, infinite, running, jnp.asarray(0, jnp.int32)
+    )
+    return loop.run(update, state)
+
+
+def _checked(costs, masses, start, weights, epsilon, b, features):
+    """All data in one dtype, and the costs to start from."""
     masses, weights, epsilon = as_measures(masses, weights, epsilon)
     costs, start = as_float("costs", costs), as_float("start", start)
     if costs.ndim != 3 or costs.shape != (*masses.shape, masses.shape[1]):
@@ -83,42 +126,88 @@ def space_barycentre(
         )
     if start.ndim != 2 or start.shape[0] != start.shape[1]:
         raise ValueError(f"start must have shape [m, m]; got {start.shape}")
-    require_positive("tolerance", tolerance)
-    require_positive("max_steps", max_steps)
-    costs, masses, weights, start = jax.lax.stop_gradient(
-        (costs, masses.astype(costs.dtype), weights, start.astype(costs.dtype))
-    )
-    weights = (weights / jnp.sum(weights)).astype(costs.dtype)
-    size = start.shape[0]
-    tolerance = jnp.asarray(tolerance, costs.dtype)
+    size, dtype = start.shape[0], costs.dtype
+    masses, weights = masses.astype(dtype), weights.astype(dtype)
+    if b is None:
+        b = jnp.full((size,), 1 / size, dtype) * jnp.sum(masses[0])
+    b = as_float("b", b).astype(dtype)
+    if b.shape != (size,):
+        raise ValueError(f"b must have shape [m] = [{size}]; got {b.shape}")
+    require_masses("b", b)
+    if not is_traced(masses, b):
+        total, wanted = float(jnp.sum(b)), float(jnp.sum(masses[0]))
+        if abs(total - wanted) > mass_slack(dtype, size, masses.shape[1]) * wanted:
+            raise ValueError(
+                f"b must have the total of masses, {wanted:.6g}; got {total:.6g}"
+            )
+    if features is not None:
+        features = as_float("features", features)
+    weights = weights / jnp.sum(weights)
+    return _Data(costs, masses, features, weights, b), start.astype(dtype)
 
-    def update(s: SpaceBarycentre) -> SpaceBarycentre:
-        def one(given):
-            cost, mass = given
-            b = jnp.full((size,), 1 / size, cost.dtype) * jnp.sum(mass)
-            out = solve_quadratic(cost, s.cost, mass, b, epsilon=epsilon, **options)
-            plan = out.plan()
-            columns = jnp.sum(plan, axis=0)
-            moved = matmul(plan.T, matmul(cost, plan))
-            return moved / (columns[:, None] * columns[None, :]), out.status
 
-        moved, ends = jax.lax.map(one, (costs, masses))
-        new = jnp.sum(weights[:, None, None] * moved, axis=0)
-        new = (new + new.T) / 2
-        change = jnp.max(jnp.abs(new - s.cost)) / jnp.max(jnp.abs(new))
-        step = s.steps + 1
-        status = loop.status_at(change, tolerance, step, max_steps, jnp.asarray(False))
-        failed = jnp.max(jnp.where(ends == code(Status.CONVERGED), 0, ends))
-        hopeless = (ends != code(Status.CONVERGED)) & (ends != code(Status.MAX_STEPS))
-        settled = status == code(Status.CONVERGED)
-        bad = jnp.any(hopeless) | (settled & (failed > 0))
-        status = jnp.where(bad, failed, status)
-        return SpaceBarycentre(new, change, loop.as_status(status), step)
+def _features(features, start_features, data: _Data, start: jax.Array):
+    """[m, d] features to start from, or None."""
+    if (features is None) != (start_features is None):
+        raise ValueError("features and start_features go together: give both or none")
+    if data.features is None:
+        return None
+    first = as_float("start_features", start_features)
+    shape = data.features.shape
+    if len(shape) != 3 or shape[:2] != data.masses.shape:
+        raise ValueError(
+            f"features must have shape [K, n, d] to match masses {data.masses.shape}; "
+            f"got {shape}"
+        )
+    if first.shape != (start.shape[0], shape[2]):
+        raise ValueError(
+            f"start_features must have shape [m, d] = [{start.shape[0]}, {shape[2]}]; "
+            f"got {first.shape}"
+        )
+    return first.astype(start.dtype)
 
-    first = SpaceBarycentre(
-        start,
-        jnp.asarray(jnp.inf, costs.dtype),
-        loop.as_status(code(Status.RUNNING)),
-        jnp.asarray(0, jnp.int32),
-    )
-    return loop.run(update, first)
+
+def _divided(sums: jax.Array, masses: jax.Array, old: jax.Array) -> jax.Array:
+    return jnp.where(masses > 0, sums / jnp.where(masses > 0, masses, 1), old)
+
+
+def _moved(data: _Data, s: SpaceBarycentre, options: dict):
+    """Mean of what the plans make of the costs and features, and their statuses [K]."""
+
+    def one(given):
+        cost, mass, features = given
+        linear = None if features is None else PointCloud(features, s.features)
+        out = solve_quadratic(cost, s.cost, mass, data.b, linear=linear, **options)
+        plan = out.plan()
+        columns = jnp.sum(plan, axis=0)
+        pairs = columns[:, None] * columns[None, :]
+        new = _divided(matmul(plan.T, matmul(cost, plan)), pairs, s.cost)
+        if features is not None:
+            means = matmul(plan.T, features)
+            features = _divided(means, columns[:, None], s.features)
+        return new, features, out.status
+
+    new, features, ends = jax.lax.map(one, (data.costs, data.masses, data.features))
+    mean = lambda v: jnp.tensordot(data.weights, v, 1, precision="highest")
+    cost = mean(new)
+    return (cost + cost.T) / 2, None if features is None else mean(features), ends
+
+
+def _updated(
+    data: _Data, s: SpaceBarycentre, tolerance: jax.Array, max_steps: Any, options: dict
+) -> SpaceBarycentre:
+    """Solve K problems, then take the best costs and features for their plans."""
+    cost, features, ends = _moved(data, s, options)
+    largest = lambda v: jnp.max(jnp.abs(v))
+    change = largest(cost - s.cost) / largest(cost)
+    if features is not None:
+        moved = largest(features - s.features) / largest(features)
+        change = jnp.maximum(change, moved)
+    step = s.steps + 1
+    status = loop.status_at(change, tolerance, step, max_steps, jnp.asarray(False))
+    failed = jnp.max(jnp.where(ends == code(Status.CONVERGED), 0, ends))
+    hopeless = (ends != code(Status.CONVERGED)) & (ends != code(Status.MAX_STEPS))
+    settled = status == code(Status.CONVERGED)
+    bad = jnp.any(hopeless) | (settled & (failed > 0))
+    status = loop.as_status(jnp.where(bad, failed, status))
+    return SpaceBarycentre(cost, features, change, status, step)

@@ -69,8 +69,11 @@ def evaluate(terms: Terms, carried: Carried, f: jax.Array, g: jax.Array) -> Eval
         new = carry(terms, own)
         inner = dual.linear_part(linear, f, g) - linear.epsilon * jnp.sum(whole)
         return Evaluation(new, own, *_value(terms, carried, new, own, inner))
-    # The biconvex problem is as good with masses equalised.
-    own = own * jnp.sqrt(carried.mass / jnp.sum(own))
+    # The biconvex problem is as good with masses equalised, unless a marginal has its.
+    equalised = own * jnp.sqrt(carried.mass / jnp.sum(own))
+    rhos = terms.masses.rho_a, terms.masses.rho_b
+    fixed = [jnp.asarray(True) if r is None else jnp.isinf(r[0]) for r in rhos]
+    own = jnp.where(fixed[0] | fixed[1], own, equalised)
     new = carry(terms, own)
     return Evaluation(new, own, *_penalised_value(terms, new, own, f, g))
 

@@ -1,10 +1,12 @@
 """Debiased Gromov-Wasserstein divergence of two spaces."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxsns.quadratic.solution import QuadraticSolution
+from jaxsns.geometry import PointCloud
+from jaxsns.quadratic.solution import QuadraticSolution, root
 from jaxsns.quadratic.solve import solve_quadratic
 
 
@@ -21,6 +23,11 @@ class QuadraticDivergence(NamedTuple):
         """[] bool: all three converged."""
         return self.xy.converged & self.xx.converged & self.yy.converged
 
+    @property
+    def distance(self) -> jax.Array:
+        """[] debiased distance, the root of `value`; 0 where that is not positive."""
+        return root(self.value)
+
 
 def gromov_wasserstein_divergence(
     x: Any,
@@ -29,6 +36,7 @@ def gromov_wasserstein_divergence(
     b: Any = None,
     *,
     epsilon: Any,
+    linear: Any = None,
     init: Any = "product",
     self_init: Any = "eccentricity",
     **options: Any,
@@ -43,6 +51,8 @@ def gromov_wasserstein_divergence(
       a: [n] masses of the first; uniform with total 1 if None.
       b: [m] masses of the second, with the same total.
       epsilon: [] regularisation, one for the three problems.
+      linear: `PointCloud(u, v)` of features u of the first space and v of the second
+        (fused); the other two problems compare u with u, and v with v.
       init: start of the problem between x and y.
       self_init: start of the other two; "eccentricity" sends each point to itself
         where no two points have the same eccentricity.
@@ -53,10 +63,26 @@ def gromov_wasserstein_divergence(
       isometric, if the solver finds the isometry. It is not proved to be positive: the
       problems are not convex, and each of the three may end in a local minimum.
 
-    Raises, cost: as `solve_quadratic`, three times.
+    Raises, cost: as `solve_quadratic`, three times. TypeError: linear is not a
+      `PointCloud`.
     """
-    xy = solve_quadratic(x, y, a, b, epsilon=epsilon, init=init, **options)
-    xx = solve_quadratic(x, x, a, a, epsilon=epsilon, init=self_init, **options)
-    yy = solve_quadratic(y, y, b, b, epsilon=epsilon, init=self_init, **options)
+    own_x = own_y = None
+    if linear is not None:
+        if not isinstance(linear, PointCloud):
+            raise TypeError(
+                "linear must be a PointCloud, whose points are compared within each "
+                f"space too; got {type(linear).__name__}"
+            )
+        own_x = dataclasses.replace(linear, y=linear.x)
+        own_y = dataclasses.replace(linear, x=linear.y)
+    xy = solve_quadratic(
+        x, y, a, b, epsilon=epsilon, linear=linear, init=init, **options
+    )
+    xx = solve_quadratic(
+        x, x, a, a, epsilon=epsilon, linear=own_x, init=self_init, **options
+    )
+    yy = solve_quadratic(
+        y, y, b, b, epsilon=epsilon, linear=own_y, init=self_init, **options
+    )
     value = xy.value - (xx.value + yy.value) / 2
     return QuadraticDivergence(value, xy, xx, yy)

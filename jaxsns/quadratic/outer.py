@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxsns.geometry import memory
 from jaxsns.linear import anderson
 from jaxsns.linear.anderson import Window
 from jaxsns.numerics import default_tolerance, machine_epsilon
@@ -26,17 +27,9 @@ from jaxsns.solver import solve
 from jaxsns.solvers import loop
 from jaxsns.status import Status, code
 
-SHARE = 0.1  # error of the marginals over the plan's last change [D41]
-# [D41]
-FINE_SHARE = 1e-3  # the same where steps are extrapolated: errors would mislead that
-# [D41]
-SOON = 4.0  # times the tolerance: the change from which on the next one may be the last
-LARGEST, FINE_LARGEST = 1e-2, 1e-3  # of those errors [D41] [D41]
+SHARE = 1e-3  # error of the marginals over the plan's last change, at most [D41]
 ROUNDING = 64  # units of rounding of the objective that are no rise [D41]
 NEAR = 0.3  # change of the plan below which steps are extrapolated [D41]
-# [D41]
-MOST = 1 << 22  # numbers carried for which that is done: it keeps ten times as many
-SHORTEST = 1e-4  # step; one that has to be shorter will not help [D41]
 
 
 class Options(NamedTuple):
@@ -105,7 +98,9 @@ def _judged(new: State, sure: jax.Array, inner: jax.Array, options: Options) -> 
     status = jnp.where(
         new.steps >= options.max_steps, code(Status.MAX_STEPS), code(Status.RUNNING)
     )
-    status = jnp.where(new.step < SHORTEST, code(Status.STALLED), status)
+    # A step that short moves the plan by less than the tolerance.
+    short = new.step < options.tolerance
+    status = jnp.where(short, code(Status.STALLED), status)
     status = jnp.where(converged, code(Status.CONVERGED), status)
     hopeful = (inner == code(Status.CONVERGED)) | (inner == code(Status.MAX_STEPS))
     hopeful |= inner == code(Status.STALLED)
@@ -124,15 +119,12 @@ def run(
     """
     dtype = terms.alpha.dtype
     unit = machine_epsilon(dtype)
+    # So that both tests are met at once.
+    ratio = jnp.minimum(options.inner_tolerance / options.tolerance, SHARE)
 
     def update(s: State) -> State:
-        share, most = (SHARE, LARGEST)
-        if s.window is not None:
-            share, most = FINE_SHARE, FINE_LARGEST
-        tolerance = jnp.minimum(share * s.change, most)
+        tolerance = ratio * jnp.minimum(s.change, 1)
         tolerance = jnp.maximum(tolerance, options.inner_tolerance)
-        soon = s.change <= SOON * options.tolerance
-        tolerance = jnp.where(soon, options.inner_tolerance, tolerance)
         out = solve(
             forms.problem(terms, s.trial),
             tolerance=tolerance.astype(dtype),
@@ -179,7 +171,8 @@ def run(
     infinite = jnp.asarray(jnp.inf, dtype)
     one, zero = jnp.ones((), dtype), jnp.asarray(0, jnp.int32)
     size = ravel_pytree(start)[0].shape[0]
-    window = anderson.empty(size, dtype) if size <= MOST else None
+    kept = memory.fits(2 * anderson.DEPTH, size, dtype)
+    window = anderson.empty(size, dtype) if kept else None
     first = State(
         carried=start, next=start, trial=start, plain=jnp.asarray(True), window=window,
         plan=forms.no_plan(terms, start), f=f, g=g,

@@ -13,6 +13,12 @@ from jaxsns.solution import Solution, require_converged
 from jaxsns.status import Status, code, describe
 
 
+def root(value: jax.Array) -> jax.Array:
+    """Square root; 0 of what rounding made negative, and with derivative 0 there."""
+    safe = jnp.where(value <= 0, 1, value)
+    return jnp.where(value <= 0, 0, jnp.sqrt(safe))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class QuadraticSolution:
@@ -79,14 +85,20 @@ class QuadraticSolution:
 
     @property
     def quadratic_cost(self) -> jax.Array:
-        """[] Q(P) = sum loss(x_ik, y_jl) P_ij P_kl, without weight or entropy.
-
-        Its square root is the Gromov-Wasserstein distance where epsilon is small.
-        """
+        """[] Q(P) = sum loss(x_ik, y_jl) P_ij P_kl, without weight or entropy."""
         function = forms.quadratic_cost
         for _ in range(self.status.ndim):
             function = jax.vmap(function)
         return function(self.terms, self.linear.problem, self.linear.f, self.linear.g)
+
+    @property
+    def distance(self) -> jax.Array:
+        """[] Gromov-Wasserstein distance, the root of `quadratic_cost`.
+
+        In the unit of the costs for the square loss (Memoli halves it). It is that of
+        the plan, so above the distance without entropy. Its derivative is 0 at 0.
+        """
+        return root(self.quadratic_cost)
 
     def plan(self) -> jax.Array:
         """[n, m] the plan, in mass."""

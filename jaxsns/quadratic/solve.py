@@ -15,6 +15,7 @@ from jaxsns.problem.inputs import as_float, make_problem
 from jaxsns.problem.problem import Problem
 from jaxsns.quadratic import derivative, forms, outer
 from jaxsns.quadratic import starts as starting
+from jaxsns.quadratic.iterate import iterate
 from jaxsns.quadratic.solution import QuadraticSolution
 from jaxsns.quadratic.spaces import Matrix, as_space, astype, fine, symmetric
 from jaxsns.quadratic.terms import LOSSES, Terms
@@ -145,32 +146,6 @@ def _validity(terms: Terms, good: jax.Array) -> jax.Array:
     return loop.as_status(jnp.where(good, code(Status.RUNNING), bad))
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _iterate(
-    terms: Terms, starts, options: outer.Options, valid, method
-) -> outer.State:
-    """Where the best of some starts ends; NaN if there is no answer."""
-    rows, columns = forms.sizes(terms)
-    dtype = terms.masses.dtype
-    zero = jnp.zeros((rows,), dtype), jnp.zeros((columns,), dtype)
-
-    def one(start):
-        end = outer.run(terms, start, zero, options, method, valid)
-        return end._replace(plan=None, next=None, trial=None, window=None)
-
-    # One after another: side by side all would wait for the slowest.
-    ends = jax.lax.map(one, starts)
-    best = jnp.argmin(jnp.where(jnp.isfinite(ends.value), ends.value, jnp.inf))
-    end = jax.tree.map(lambda v: v[best], ends)
-    kept = (Status.CONVERGED, Status.MAX_STEPS, Status.STALLED)
-    bad = ~functools.reduce(jnp.logical_or, [end.status == code(s) for s in kept])
-    nothing = lambda tree: jax.tree.map(lambda v: jnp.where(bad, jnp.nan, v), tree)
-    return end._replace(
-        carried=nothing(end.carried), f=nothing(end.f), g=nothing(end.g),
-        error=nothing(end.error), change=nothing(end.change),
-    )  # fmt: skip
-
-
 @functools.partial(jax.jit, static_argnums=3)
 def _attached(
     terms: Terms, end: outer.State, tolerance: jax.Array, method: str
@@ -205,6 +180,7 @@ def solve_quadratic(
     init: Any = "product",
     key: Any = None,
     starts: int = 1,
+    anneal: Any = None,
     tolerance: Any = None,
     inner_tolerance: Any = None,
     max_steps: Any = MAX_STEPS,
@@ -246,6 +222,8 @@ def solve_quadratic(
         ([n], [m]) to sort them by, or a plan [n, m].
       key: of `jax.random`, for init="random".
       starts: number of random starts, static; the end with the least value is kept.
+      anneal: [k] larger epsilons to solve for first, each from the last and roughly;
+        decreasing, such as (1.0, 0.3, 0.1). Often ends in a better minimum.
       tolerance: [] L1 change of the plan by a step, relative to the mass, at which to
         stop; None: 1e-7 in float64, 1e-3 in float32.
       inner_tolerance: [] marginal error of the plan; None: 1e-10, or 2e-5.
@@ -307,9 +285,21 @@ def solve_quadratic(
         raise ValueError("starts is the number of random ones: it needs init='random'")
     held = jax.lax.stop_gradient(terms)
     begin = starting.start(held, init, key, arguments.as_count("starts", starts))
-    given = jax.lax.stop_gradient((held, begin, options, valid))
-    end = _iterate(*given, method)
+    if anneal is not None:
+        anneal = _epsilons(anneal, dtype)
+    given = jax.lax.stop_gradient((held, begin, anneal, options, valid))
+    end = iterate(*given, method)
     return _attached(terms, end, options.inner_tolerance, registry.find(method)[0])
+
+
+def _epsilons(anneal: Any, dtype: Any) -> jax.Array:
+    """[k] the larger epsilons."""
+    epsilons = as_float("anneal", jnp.asarray(anneal))
+    if epsilons.ndim != 1:
+        raise ValueError(f"anneal must have shape [k]; got {epsilons.shape}")
+    if not isinstance(epsilons, Tracer) and not (np.asarray(epsilons) > 0).all():
+        raise ValueError(f"anneal must be positive; got {epsilons}")
+    return epsilons.astype(dtype)
 
 
 def _positive(name: str, value: Any, default: Any, dtype: Any) -> jax.Array:

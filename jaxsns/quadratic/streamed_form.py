@@ -17,15 +17,13 @@ import jax.numpy as jnp
 
 from jaxsns import control
 from jaxsns.geometry import PointCloud
-from jaxsns.numerics import matmul
+from jaxsns.numerics import machine_epsilon, matmul
+from jaxsns.plans.entries import BLOCK
 from jaxsns.problem import dual, gauge
 from jaxsns.problem.problem import Problem
 from jaxsns.quadratic.evaluation import Evaluation
 from jaxsns.quadratic.spaces import LowRank, Matrix, Points
 from jaxsns.quadratic.terms import Terms, first_part, second_part
-
-BLOCK = 1 << 20  # entries of two plans that exist at a time [D41]
-LEAST = 1e-8  # singular value, over the largest, that points are stretched by [D41]
 
 
 class Side(NamedTuple):
@@ -81,7 +79,7 @@ def dot_cloud(left, right, matrix, extra, cloud: PointCloud | None):
     """
     held = jax.lax.stop_gradient(matrix)
     u, s, _ = jnp.linalg.svd(held, full_matrices=False)
-    s = jnp.sqrt(jnp.maximum(s, LEAST * jnp.max(s)))
+    s = jnp.sqrt(jnp.maximum(s, machine_epsilon(s.dtype) * jnp.max(s)))
     s = jnp.where(s > 0, s, 1)
     p = matmul(left, u * s[None, :])
     q = matmul(right, matmul(matrix.T, u / s[None, :]))
