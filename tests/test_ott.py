@@ -201,3 +201,29 @@ def test_says_that_ott_is_missing():
     with pytest.raises(ModuleNotFoundError, match="ott"):
         with jaxsns.ott.in_place_of_sinkhorn():
             pass
+
+
+@needs_ott
+def test_gromov_wasserstein_on_our_solver_is_that_on_theirs():
+    from ott.problems.quadratic import quadratic_problem
+    from ott.solvers.quadratic import gromov_wasserstein
+
+    problem = quadratic_problem.QuadraticProblem(
+        pointcloud.PointCloud(X), pointcloud.PointCloud(Y)
+    )
+    tight = sinkhorn.Sinkhorn(threshold=1e-10, max_iterations=20_000)
+    outs = [
+        gromov_wasserstein.GromovWasserstein(
+            solver, epsilon=0.05, threshold=1e-8, store_inner_errors=True
+        )(problem)
+        for solver in (jaxsns.ott.Solver(threshold=1e-10), tight)
+    ]
+    assert bool(outs[0].converged)
+    assert int(outs[0].n_iters) > 1
+    np.testing.assert_allclose(outs[0].matrix, outs[1].matrix, atol=1e-6)
+    np.testing.assert_allclose(outs[0].reg_gw_cost, outs[1].reg_gw_cost, rtol=1e-6)
+    # The same problem is ours with twice the epsilon: they linearise without the 2.
+    own = jaxsns.solve_quadratic(
+        jaxsns.PointCloud(X, X), jaxsns.PointCloud(Y, Y), epsilon=0.1
+    )
+    np.testing.assert_allclose(outs[0].matrix, own.plan(), atol=1e-5)

@@ -62,6 +62,30 @@ def test_lines_join_the_points_of_the_largest_entries():
         jaxsns.plot.lines(plan)
 
 
+def test_couplings_stand_beside_each_other():
+    r = np.random.default_rng(1)
+    x, y = r.normal(size=(4, 2)), 10 * r.normal(size=(3, 2))
+    plan = r.uniform(size=(4, 3))
+    links = np.zeros((4, 4))
+    links[0, 1] = links[1, 0] = links[3, 2] = 1
+    ax = jaxsns.plot.coupling(plan, x, y, x_links=links, ax=_ax(), least=0.5)
+    graph, drawn, rows, columns = ax.collections
+    assert len(graph.get_segments()) == 2
+    assert len(drawn.get_segments()) == (plan > 0.5 * plan.max()).sum()
+    rows, columns = (np.asarray(c.get_offsets()) for c in (rows, columns))
+    assert rows[:, 0].max() < columns[:, 0].min()
+    np.testing.assert_allclose(np.ptp(rows[:, 1]), np.ptp(columns[:, 1]))
+    ratio = np.ptp(x[:, 0]) / np.ptp(x[:, 1])
+    np.testing.assert_allclose(np.ptp(rows[:, 0]), ratio)
+    cost = np.abs(x[:, :1] - x[:, 0])
+    solution = jaxsns.solve_quadratic(cost, cost, epsilon=0.1)
+    jaxsns.plot.coupling(solution, x, x, ax=_ax())
+    with pytest.raises(ValueError, match=r"x_links must have shape \[4, 4\]"):
+        jaxsns.plot.coupling(plan, x, y, x_links=links[:2], ax=_ax())
+    with pytest.raises(ValueError, match=r"y must have shape \[m, 2\]"):
+        jaxsns.plot.coupling(plan, x, x, ax=_ax())
+
+
 def test_convergence():
     errors = np.array([1.0, np.nan, 0.1, 0.0])
     ax = jaxsns.plot.convergence(errors, tolerance=0.01, ax=_ax())

@@ -171,7 +171,7 @@ def coupling(
     ax.scatter(*x.T, s=14, label="x (rows)", color="C0", zorder=2)
     ax.scatter(*y.T, s=14, label="y (columns)", color="C3", zorder=2)
     ax.set(xticks=[], yticks=[], aspect="equal")
-    ax.legend()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
     return ax
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxsns.barycentres.free_support import IDLE
 from jaxsns.geometry import memory
 from jaxsns.linear import anderson
 from jaxsns.linear.anderson import Window
@@ -27,7 +28,7 @@ from jaxsns.solver import solve
 from jaxsns.solvers import loop
 from jaxsns.status import Status, code
 
-SHARE = 1e-3  # error of the marginals over the plan's last change, at most [D41]
+SHARE = 1e-3  # error of the marginals over the plan's last change [D41]
 ROUNDING = 64  # units of rounding of the objective that are no rise [D41]
 NEAR = 0.3  # change of the plan below which steps are extrapolated [D41]
 
@@ -55,6 +56,8 @@ class State(NamedTuple):
     error: jax.Array  # [] of the marginals
     change: jax.Array  # [] of the plan, for a step of 1
     step: jax.Array  # [] length of the next plain step
+    least: jax.Array  # [] least change so far
+    idle: jax.Array  # [] int32 steps since that or the objective fell
     steps: jax.Array  # [] int32 linear problems solved
     status: jax.Array
     inner: jax.Array  # [] int32 status of the linear problem
@@ -100,7 +103,8 @@ def _judged(new: State, sure: jax.Array, inner: jax.Array, options: Options) -> 
     )
     # A step that short moves the plan by less than the tolerance.
     short = new.step < options.tolerance
-    status = jnp.where(short, code(Status.STALLED), status)
+    stalled = short | (new.idle >= IDLE)
+    status = jnp.where(stalled, code(Status.STALLED), status)
     status = jnp.where(converged, code(Status.CONVERGED), status)
     hopeful = (inner == code(Status.CONVERGED)) | (inner == code(Status.MAX_STEPS))
     hopeful |= inner == code(Status.STALLED)
@@ -119,11 +123,11 @@ def run(
     """
     dtype = terms.alpha.dtype
     unit = machine_epsilon(dtype)
-    # So that both tests are met at once.
-    ratio = jnp.minimum(options.inner_tolerance / options.tolerance, SHARE)
 
     def update(s: State) -> State:
-        tolerance = ratio * jnp.minimum(s.change, 1)
+        tolerance = SHARE * jnp.minimum(s.change, 1)
+        last = s.change <= options.tolerance
+        tolerance = jnp.where(last, 0, tolerance)
         tolerance = jnp.maximum(tolerance, options.inner_tolerance)
         out = solve(
             forms.problem(terms, s.trial),
@@ -139,8 +143,10 @@ def run(
         # An extrapolation that left where there is an answer is taken back as well.
         rose |= ~jnp.isfinite(seen.value) & ~s.plain
         ended = jnp.where(rose & ~s.plain, s.inner, out.status)
+        gained = (seen.value < s.value - slack) | (~rose & (change < s.least))
         same = {
             "steps": s.steps + 1,
+            "idle": jnp.where(first | gained, 0, s.idle + 1),
             "counts": jax.tree.map(jnp.add, s.counts, out.counts),
         }
         new = s._replace(
@@ -153,6 +159,7 @@ def run(
             error=out.error,
             change=jnp.where(first, jnp.inf, change),
             step=jnp.minimum(2 * s.step, 1),
+            least=jnp.where(first, jnp.inf, jnp.minimum(s.least, change)),
             inner=out.status,
             **same,
         )
@@ -176,7 +183,8 @@ def run(
     first = State(
         carried=start, next=start, trial=start, plain=jnp.asarray(True), window=window,
         plan=forms.no_plan(terms, start), f=f, g=g,
-        value=infinite, error=infinite, change=infinite, step=one, steps=zero,
+        value=infinite, error=infinite, change=infinite, step=one,
+        least=infinite, idle=zero, steps=zero,
         status=given, inner=given, counts=no_counts(),
     )  # fmt: skip
     return loop.run(update, first)

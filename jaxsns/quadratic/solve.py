@@ -227,7 +227,7 @@ def solve_quadratic(
       tolerance: [] L1 change of the plan by a step, relative to the mass, at which to
         stop; None: 1e-7 in float64, 1e-3 in float32.
       inner_tolerance: [] marginal error of the plan; None: 1e-10, or 2e-5.
-      max_steps: [] limit of linear problems.
+      max_steps: [] limit of linear problems, for each epsilon.
       method: that of the linear problems, as in `solve`.
 
     Returns:
