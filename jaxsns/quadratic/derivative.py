@@ -88,13 +88,16 @@ def _attach_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def optimal_value(terms: Terms, carried: Any, f: jax.Array, g: jax.Array) -> jax.Array:
-    """[] objective, whose first derivative ignores that the plan moves (envelope)."""
-    return forms.evaluate(terms, carried, f, g).value
+def optimal_value(
+    terms: Terms, carried: Any, f: jax.Array, g: jax.Array, value: jax.Array
+) -> jax.Array:
+    """[] the value as it is; its first derivative ignores that the plan moves."""
+    return value
 
 
 @optimal_value.defjvp
 def _optimal_value_jvp(primals, tangents):
-    terms, carried, f, g = primals
+    # The envelope theorem. The value itself is not computed anew.
+    terms, carried, f, g, _ = primals
     partial = lambda q: forms.evaluate(q, carried, f, g).value
     return optimal_value(*primals), jax.jvp(partial, (terms,), (tangents[0],))[1]

@@ -74,4 +74,5 @@ def iterate(
     return end._replace(
         carried=nothing(end.carried), f=nothing(end.f), g=nothing(end.g),
         error=nothing(end.error), change=nothing(end.change),
+        value=nothing(end.value),
     )  # fmt: skip

@@ -154,7 +154,7 @@ def _attached(
     carried = derivative.attach(terms, end.carried, end.f, end.g)
     problem = forms.problem(terms, carried)
     f, g = derivative.potentials(problem, end.f, end.g)
-    value = derivative.optimal_value(terms, carried, f, g)
+    value = derivative.optimal_value(terms, carried, f, g, end.value)
     linear = Solution(
         problem, f, g, end.error, tolerance, end.inner, end.counts, method
     )
