@@ -176,13 +176,15 @@ def _moved(data: _Data, s: SpaceBarycentre, options: dict):
 
     def one(given):
         cost, mass, features = given
-        linear = None if features is None else PointCloud(features, s.features)
+        linear = None
+        if features is not None and s.features is not None:
+            linear = PointCloud(features, s.features)
         out = solve_quadratic(cost, s.cost, mass, data.b, linear=linear, **options)
         plan = out.plan()
         columns = jnp.sum(plan, axis=0)
         pairs = columns[:, None] * columns[None, :]
         new = _divided(matmul(plan.T, matmul(cost, plan)), pairs, s.cost)
-        if features is not None:
+        if features is not None and s.features is not None:
             means = matmul(plan.T, features)
             features = _divided(means, columns[:, None], s.features)
         return new, features, out.status
@@ -200,7 +202,7 @@ def _updated(
     cost, features, ends = _moved(data, s, options)
     largest = lambda v: jnp.max(jnp.abs(v))
     change = largest(cost - s.cost) / largest(cost)
-    if features is not None:
+    if features is not None and s.features is not None:
         moved = largest(features - s.features) / largest(features)
         change = jnp.maximum(change, moved)
     step = s.steps + 1
