@@ -241,6 +241,14 @@ def test_relaxed_plans_are_stationary_and_differentiable(case):
         assert abs(slope) < 1e-7
 
 
+def test_a_marginal_that_is_exact_fixes_the_mass():
+    # Averaged with the mass of the last plan it would approach slowly, unseen.
+    given = dict(DATA, a=1.3 * DATA["a"], rho_b=2.0)
+    solution = solve_data(given, max_steps=2, method="sinkhorn")
+    epsilon = solution.linear.problem.epsilon
+    np.testing.assert_allclose(epsilon, 1.3 * EPSILON, rtol=1e-3)
+
+
 def test_points_without_mass_are_not_there():
     wide = lambda v, *widths: np.pad(v, widths, constant_values=0.7)
     padded = dict(
