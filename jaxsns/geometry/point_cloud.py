@@ -12,7 +12,7 @@ from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.sharding import Mesh
 from jaxsns.geometry.streamed import Streamed
 from jaxsns.geometry.transposed import TransposedCost
-from jaxsns.numerics import matmul
+from jaxsns.numerics import matmul, vdot
 
 
 @hints.geometry
@@ -151,10 +151,10 @@ class PointCloud:
         mine, other = centres if axis == 1 else centres[::-1]
         factor = jnp.ones((), points.dtype) if self.factor is None else self.factor
         if self.cost == "dot":
-            constant = jnp.vdot(mine, other) if axis == 1 else 0
+            constant = vdot(mine, other) if axis == 1 else 0
             return -factor * (matmul(points, other) + constant)
         apart = mine - other
-        constant = jnp.vdot(apart, apart) if axis == 1 else 0
+        constant = vdot(apart, apart) if axis == 1 else 0
         return factor * (2 * matmul(points, apart) + constant)
 
     def formed(self) -> Dense | Streamed | TransposedCost:
