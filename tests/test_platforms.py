@@ -17,6 +17,7 @@ import jaxsns
 from jaxsns import control, gaussian
 from jaxsns.geometry import memory
 from jaxsns.linear import lapack, mapping
+from jaxsns.solvers.batched import in_step
 
 R = np.random.default_rng(0)
 PACKAGE = pathlib.Path(jaxsns.__file__).parent
@@ -26,8 +27,10 @@ CHOICES = {
     "control.py": "the function that is replaced",
     "geometry/column_maxima.py": "dense",
     "geometry/memory.py": "test_memory_of_a_device",
+    "geometry/pallas.py": "compiled kernels: test_pallas, on an accelerator",
     "linear/lapack.py": "matrices",
     "linear/mapping.py": "test_maps, and all others",
+    "solvers/batched/in_step.py": "tiny",
     "solvers/batched/joint.py": "each its cost",
 }
 
@@ -74,7 +77,8 @@ def _gradient(cost):
 
 
 def tiny():
-    return jax.vmap(_solve), R.random((5, 4, 4))
+    """More lanes than a chunk on a CPU has."""
+    return jax.vmap(_solve), R.random((in_step.CHUNK // 512 + 3, 16, 32))
 
 
 def each_its_cost():
