@@ -14,12 +14,9 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import pallas
 
-# [D48]
-COLUMNS = 64  # of a program
-ROWS = 128  # of a tile
-LARGEST_DIMENSION = (
-    16  # of points: differences are written out coordinate by coordinate
-)
+COLUMNS = 64  # of a program [D48]
+ROWS = 128  # of a tile [D48]
+LARGEST_DIMENSION = 16  # of points: each coordinate is written out [D48]
 
 
 def check(cost: Any, dimension: int, divided: bool) -> None:
