@@ -153,3 +153,8 @@ def scaled_log_sum(x: jax.Array, epsilon: jax.Array, axis: int) -> jax.Array:
 def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
     """Product at the precision of the dtype: never TF32 or bfloat16 passes."""
     return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def vdot(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Inner product of two vectors, as `matmul`."""
+    return jnp.vdot(x, y, precision=jax.lax.Precision.HIGHEST)

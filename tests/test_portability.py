@@ -26,6 +26,8 @@ PUBLIC_JAX = {
     "jax.flatten_util",
     "jax.scipy.sparse.linalg",  # gmres
     "jax.experimental.checkify",
+    "jax.experimental.pallas",
+    "jax.experimental.pallas.triton",  # CompilerParams
     "jax.experimental.sparse",  # BCOO
     "jax.export",
     "jax.numpy",

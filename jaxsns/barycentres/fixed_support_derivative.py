@@ -27,7 +27,7 @@ from jaxsns.geometry import Dense
 from jaxsns.hessian.schur import inverse_root
 from jaxsns.linear import cholesky, lapack
 from jaxsns.linear.powers import power_of_two
-from jaxsns.numerics import default_shift, machine_epsilon, matmul
+from jaxsns.numerics import default_shift, machine_epsilon, matmul, vdot
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 
@@ -51,7 +51,7 @@ def _times(plan: jax.Array, mass: jax.Array, u: jax.Array) -> jax.Array:
     """[m] N_k u."""
     scaled, diagonal, pin = _scaled(plan, mass)
     inner = matmul(scaled.T, matmul(scaled, u))
-    return diagonal * u - inner + pin * jnp.dot(pin, u)
+    return diagonal * u - inner + pin * vdot(pin, u)
 
 
 def _shifted(plan: jax.Array, mass: jax.Array) -> jax.Array:
@@ -206,7 +206,7 @@ def _attach_jvp(primals, tangents):
     direction = root / jnp.sqrt(jnp.sum(mass))
 
     def project(vector):
-        return vector - direction * jnp.dot(direction, vector)
+        return vector - direction * vdot(direction, vector)
 
     v = bottom - each(columns_times, *plans, inverse_rows * top)
     v = jax.vmap(project)(scale[None, :] * v)
@@ -217,6 +217,6 @@ def _attach_jvp(primals, tangents):
     dg = dg - (weighted_sum(weights, dg) + moved)[None, :]
     df = inverse_rows * (top - each(rows_times, *plans, dg))
     added = jnp.where(measures.masses > 0, change.masses, 0)
-    total = jnp.dot(weights, jnp.sum(added, axis=1))
+    total = vdot(weights, jnp.sum(added, axis=1))
     db = root * project(z) / epsilon + mass * (total / jnp.sum(mass))
     return (f, g, mass), (df, dg, db)

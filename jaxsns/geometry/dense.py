@@ -37,11 +37,15 @@ class Dense:
       cost: [n, m] costs; +inf where a pair is forbidden.
       rows: [n] offsets that are taken off the costs where they are read, or None.
       columns: [m] likewise.
+      pallas: True makes the first sweeps of tiny problems under `vmap`, of up to 64
+        entries, in a kernel written in Pallas: experimental, for GPUs and TPUs,
+        measured on neither. On a CPU it is interpreted, for tests.
     """
 
     cost: jax.Array
     rows: jax.Array | None = None
     columns: jax.Array | None = None
+    pallas: bool = dataclasses.field(default=False, metadata={"static": True})
 
     stored: ClassVar[bool] = True  # as a matrix
     has_kernel: ClassVar[bool] = True  # see `absorb`
@@ -100,7 +104,7 @@ class Dense:
 
     def transposed(self) -> "Dense":
         """Return the costs with rows and columns exchanged."""
-        return Dense(self.cost.T, self.columns, self.rows)
+        return Dense(self.cost.T, self.columns, self.rows, self.pallas)
 
     def reduced(self) -> tuple["Dense", jax.Array, jax.Array] | None:
         """Return the costs less their offsets, and these, [n] and [m].

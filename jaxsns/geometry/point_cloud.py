@@ -7,16 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsns import hints
-from jaxsns.geometry import costs, learnable, memory
+from jaxsns.geometry import costs, learnable, memory, pallas_softmin
 from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.sharding import Mesh
 from jaxsns.geometry.streamed import Streamed
 from jaxsns.geometry.transposed import TransposedCost
-from jaxsns.numerics import matmul
+from jaxsns.numerics import matmul, vdot
 
 
 @hints.geometry
-@learnable.register(("x", "y", "factor"), ("streamed", "block", "mesh", "axis"))
+@learnable.register(
+    ("x", "y", "factor"), ("streamed", "block", "mesh", "axis", "pallas")
+)
 @dataclasses.dataclass(frozen=True)
 class PointCloud:
     """Points x [n, d] and y [m, d] with a cost of two points.
@@ -39,6 +41,9 @@ class PointCloud:
       mesh: devices among which the rows of the costs, the points x, are divided; such
         a geometry is always streamed. Its axes must be of type Auto.
       axis: name of the axis of `mesh` along which they are.
+      pallas: True computes soft minima and marginals of streamed squared distances,
+        in up to 16 dimensions, in kernels written in Pallas: experimental, for GPUs and
+        TPUs, measured on neither. On a CPU they are interpreted, for tests.
     """
 
     x: jax.Array
@@ -49,6 +54,7 @@ class PointCloud:
     block: int | None = None
     mesh: jax.sharding.Mesh | None = None
     axis: str | None = None
+    pallas: bool = False
 
     def __post_init__(self):
         """Refuse an unknown cost; arrays are checked by `make_problem`."""
@@ -85,6 +91,11 @@ class PointCloud:
             )
         if self.mesh is not None and self.streamed is False:
             raise ValueError("a geometry divided by mesh is streamed; got False")
+        if self.pallas not in (True, False):
+            raise TypeError(f"pallas must be True or False; got {self.pallas!r}")
+        if self.pallas:
+            dimension = (np.shape(self.x) or (0,))[-1]
+            pallas_softmin.check(self.cost, dimension, self.mesh is not None)
         block = self.block
         whole = isinstance(block, int) and not isinstance(block, bool)
         if block is not None and not (whole and block > 0):
@@ -151,10 +162,10 @@ class PointCloud:
         mine, other = centres if axis == 1 else centres[::-1]
         factor = jnp.ones((), points.dtype) if self.factor is None else self.factor
         if self.cost == "dot":
-            constant = jnp.vdot(mine, other) if axis == 1 else 0
+            constant = vdot(mine, other) if axis == 1 else 0
             return -factor * (matmul(points, other) + constant)
         apart = mine - other
-        constant = jnp.vdot(apart, apart) if axis == 1 else 0
+        constant = vdot(apart, apart) if axis == 1 else 0
         return factor * (2 * matmul(points, apart) + constant)
 
     def formed(self) -> Dense | Streamed | TransposedCost:
@@ -178,7 +189,9 @@ class PointCloud:
     def in_blocks(self) -> Streamed:
         """Return the same costs, never stored."""
         cost = self.settled().cost
-        return Streamed(self.x, self.y, cost, self.factor, self.block)
+        return Streamed(
+            self.x, self.y, cost, self.factor, self.block, pallas=self.pallas
+        )
 
     def dense(self) -> Dense:
         """Form the cost matrix: O(n m d) time, O(n m) memory."""

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsns.geometry import blocks, costs, learnable, sharding
+from jaxsns.geometry import blocks, costs, learnable, pallas_softmin, sharding
 from jaxsns.geometry.dense import Dense, Largest
 from jaxsns.geometry.sharding import Mesh
 from jaxsns.geometry.streamed_kernel import FORBIDDEN, StreamedKernel, log_entries
@@ -26,7 +26,7 @@ from jaxsns.numerics import finite_minus_inf, is_forbidden, matmul, permitted_co
 BLOCK = 1 << 21  # entries of a block: a few of them fit into a cache or are 8 MiB each
 
 
-@learnable.register(("x", "y", "factor"), ("block", "mesh"))
+@learnable.register(("x", "y", "factor"), ("block", "mesh", "pallas"))
 @dataclasses.dataclass(frozen=True)
 class Streamed:
     """Costs of x [n, d] and y [m, d], recomputed whenever they are needed.
@@ -38,6 +38,7 @@ class Streamed:
       factor: scalar by which costs are multiplied; 1 if None.
       block: columns that are formed at a time; None: about 2 million entries.
       mesh: devices among which the columns are divided, or None.
+      pallas: whether soft minima and marginals come from a kernel written in Pallas.
     """
 
     x: jax.Array
@@ -46,6 +47,7 @@ class Streamed:
     factor: jax.Array | None = None
     block: int | None = None
     mesh: Mesh | None = None
+    pallas: bool = False
 
     stored: ClassVar[bool] = False
     has_kernel: ClassVar[bool] = False
@@ -99,7 +101,8 @@ class Streamed:
 
     def dense(self) -> Dense:
         """Form the cost matrix: O(n m) memory."""
-        return Dense(self._times_factor(costs.matrix(self.cost, self.x, self.y)))
+        cost = self._times_factor(costs.matrix(self.cost, self.x, self.y))
+        return Dense(cost, pallas=self.pallas)
 
     def cost_block(self, y: jax.Array) -> jax.Array:
         """[k, n] costs of some columns, given their points [k, d]."""
@@ -194,6 +197,9 @@ class Streamed:
             run = sharding.everywhere(where, mine)
             return run((alone, epsilon), (self.y, potential))
 
+        if self.pallas:
+            return pallas_softmin.softmin(self, potential, epsilon)
+
         def block(z, *_):
             return (), jax.nn.logsumexp(z, axis=1)
 
@@ -201,6 +207,9 @@ class Streamed:
 
     def marginals(self, f: jax.Array, g: jax.Array, epsilon: jax.Array):
         """([n], [m]) row and column sums of the plan; one pass."""
+        if self.pallas:
+            rows = (f - self.softmin(g, epsilon, 1)) / epsilon
+            return jnp.exp(rows), jnp.exp((g - self.softmin(f, epsilon, 0)) / epsilon)
 
         def block(z, log_v, _):
             plan = jnp.exp(log_entries(self.may_forbid, z, log_v))

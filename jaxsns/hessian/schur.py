@@ -22,7 +22,7 @@ from jaxsns import control
 from jaxsns.geometry.kernel import DenseKernel, Kernel
 from jaxsns.linear import cholesky
 from jaxsns.linear.conjugate_gradient import CGResult, conjugate_gradient
-from jaxsns.numerics import default_shift, matmul
+from jaxsns.numerics import default_shift, matmul, vdot
 
 STRIPES = 4  # in which a matrix is built before it is factorised [D21]
 WHOLE = 128  # rows, up to which it is built at once: less to compile [D21]
@@ -72,13 +72,13 @@ def product(system: SchurSystem, vector: jax.Array) -> jax.Array:
     """A times a vector, [n]: two products with the kernel."""
     squares = system.right**2
     outer = system.left * system.kernel.normal(squares, system.left * vector)
-    pinned = system.pin * jnp.vdot(system.pin, vector)
+    pinned = system.pin * vdot(system.pin, vector)
     return (system.unit + system.shift) * vector - outer + pinned
 
 
 def project(system: SchurSystem, vector: jax.Array) -> jax.Array:
     """Take the gauge direction out of a vector, [n]."""
-    return vector - system.pin * jnp.vdot(system.pin, vector)
+    return vector - system.pin * vdot(system.pin, vector)
 
 
 def diagonal(system: SchurSystem) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import control
+from jaxsns.numerics import vdot
 
 
 class CGResult(NamedTuple):
@@ -55,8 +56,8 @@ def conjugate_gradient(
     (1952); the flexible form of Golub and Ye, SIAM J. Sci. Comput. 21 (1999).
     """
     z = precondition(rhs)
-    start = jnp.vdot(rhs, z)
-    squares = reference or (start, jnp.vdot(rhs, rhs))
+    start = vdot(rhs, z)
+    squares = reference or (start, vdot(rhs, rhs))
     goal, plain = (tolerance**2 * x for x in squares)
     zero = jnp.asarray(0, jnp.int32)
     state = _State(jnp.zeros_like(rhs), rhs, z, start, zero, jnp.asarray(False))
@@ -64,22 +65,22 @@ def conjugate_gradient(
     def met(s: _State) -> jax.Array:
         # Below zero the preconditioner is not definite, and the test says nothing.
         preconditioned = (s.square <= goal) & (s.square >= 0)
-        return preconditioned & (jnp.vdot(s.residual, s.residual) <= plain)
+        return preconditioned & (vdot(s.residual, s.residual) <= plain)
 
     def running(s: _State) -> jax.Array:
         return ~met(s) & (s.square > 0) & (s.step < max_steps) & ~s.broken
 
     def update(s: _State) -> _State:
         image = product(s.direction)
-        curvature = jnp.vdot(s.direction, image)
+        curvature = vdot(s.direction, image)
         step = s.square / curvature
         fine = (curvature > 0) & jnp.isfinite(step)
         x = jnp.where(fine, s.x + step * s.direction, s.x)
         residual = jnp.where(fine, s.residual - step * image, s.residual)
         z = precondition(residual)
-        square = jnp.vdot(residual, z)
+        square = vdot(residual, z)
         # Polak and Ribiere's factor: z . (change of the residual).
-        beta = (square - jnp.vdot(z, s.residual)) / s.square
+        beta = (square - vdot(z, s.residual)) / s.square
         return _State(x, residual, z + beta * s.direction, square, s.step + 1, ~fine)
 
     end = control.while_loop(running, update, state)

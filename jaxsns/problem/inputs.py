@@ -90,7 +90,7 @@ def _as_geometry(cost: Any) -> Dense | PointCloud | Grid:
             f"cost must have shape [n, m]; got {matrix.shape} "
             "(use jax.vmap for a batch of problems)"
         )
-    return Dense(matrix)
+    return Dense(matrix, pallas=isinstance(cost, Dense) and cost.pallas)
 
 
 def _check_size(geometry: Any) -> None:

@@ -18,7 +18,7 @@ from jaxsns import control
 from jaxsns.hessian.schur import inverse_root
 from jaxsns.linear import ell
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
-from jaxsns.numerics import finite_minus_inf, machine_epsilon
+from jaxsns.numerics import finite_minus_inf, machine_epsilon, vdot
 from jaxsns.problem import dual, gauge
 from jaxsns.problem.problem import Problem, log_masses
 from jaxsns.recording import recorder
@@ -85,21 +85,21 @@ def _direction(problem: Problem, options: Any, f, g, rows, columns, error):
     # Scaled to a unit diagonal, and with the gauge (1, -1) pinned.
     left, right = inverse_root(rows), inverse_root(columns)
     pin = jnp.concatenate([jnp.sqrt(rows), -jnp.sqrt(columns)])
-    pin = pin / jnp.sqrt(jnp.vdot(pin, pin))
+    pin = pin / jnp.sqrt(vdot(pin, pin))
 
     def product(z):
         u, v = z[:n], z[n:]
         top = u + left * sparse.times(right * v)
         bottom = v + right * sparse.transpose_times(left * u)
-        return jnp.concatenate([top, bottom]) + pin * jnp.vdot(pin, z)
+        return jnp.concatenate([top, bottom]) + pin * vdot(pin, z)
 
     gradient = (problem.a - rows, problem.b - columns)
     rhs = jnp.concatenate([left * gradient[0], right * gradient[1]])
-    rhs = rhs - pin * jnp.vdot(pin, rhs)
+    rhs = rhs - pin * vdot(pin, rhs)
     accuracy = jnp.clip(error, 1e-8, 1e-2)
     end = conjugate_gradient(product, rhs, lambda v: v, accuracy, 10 * (n + m))
     df, dg = epsilon * left * end.x[:n], epsilon * right * end.x[n:]
-    slope = jnp.vdot(gradient[0], df) + jnp.vdot(gradient[1], dg)
+    slope = vdot(gradient[0], df) + vdot(gradient[1], dg)
     return df, dg, slope, end.steps
 
 

@@ -24,6 +24,8 @@ from jaxsns.status import Status, code
 
 # [D17]
 CHUNK = 1 << 16  # entries of the kernels of lanes that run in step: a cache's worth
+# [D48]
+WIDE_CHUNK = 1 << 26  # the same on an accelerator: what is in memory several times
 
 
 def solve(path: bool, problem: Problem, options: Any, init) -> Outcome:
@@ -39,9 +41,11 @@ def solve(path: bool, problem: Problem, options: Any, init) -> Outcome:
     with jax.numpy_rank_promotion("allow"):
         if not isinstance(options, NewtonOptions):
             whole = functools.partial(_chunk, False, lockstep.fixed_number)
-            return mapping.in_chunks(whole, arguments, size)
-        first = functools.partial(_chunk, path, lockstep.fixed_sweeps)
-        out = mapping.in_chunks(first, arguments, size)
+            return _in_chunks(whole, arguments, size)
+        pallas = getattr(problem.geometry, "pallas", False)
+        sweeps = functools.partial(lockstep.fixed_sweeps, pallas=pallas)
+        first = functools.partial(_chunk, path, sweeps)
+        out = _in_chunks(first, arguments, size)
         rest = functools.partial(_chunk, path, lockstep.run)
         left = out.status == code(Status.RUNNING)
         out = mapping.finish(rest, arguments, out, left, size)
@@ -53,6 +57,21 @@ def solve(path: bool, problem: Problem, options: Any, init) -> Outcome:
         lambda: out.status,
     )
     return out._replace(status=status)
+
+
+def _in_chunks(function: Any, arguments: Any, size: int) -> Outcome:
+    """Let lanes work, `size` at a time on a CPU, and many more on an accelerator.
+
+    There a chunk costs the start of each of its operations, and there is no such cache.
+    """
+    if jax.tree.leaves(arguments)[0].shape[0] <= size:
+        return function(arguments)
+    wide = size * (WIDE_CHUNK // CHUNK)
+    return control.platform_dependent(
+        arguments,
+        cpu=lambda x: mapping.in_chunks(function, x, size),
+        default=lambda x: mapping.in_chunks(function, x, wide),
+    )
 
 
 def _chunk(path: bool, work, arguments, before: Outcome | None = None) -> Outcome:

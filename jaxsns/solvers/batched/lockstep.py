@@ -21,7 +21,7 @@ from jaxsns.numerics import (
     safe_log,
 )
 from jaxsns.solvers import continuation
-from jaxsns.solvers.batched import lockstep_newton
+from jaxsns.solvers.batched import lockstep_newton, pallas_sweeps
 from jaxsns.solvers.batched.lockstep_problem import (
     Batch,
     absorb,
@@ -128,11 +128,12 @@ def begin(batch: Batch, f: jax.Array, status: jax.Array) -> State:
     )
 
 
-def fixed_sweeps(batch: Batch, start: State) -> State:
+def fixed_sweeps(batch: Batch, start: State, pallas: bool = False) -> State:
     """FIRST_SWEEPS sweeps at the wanted epsilon, and a verdict at the end.
 
     Lanes that did not converge by it are RUNNING as before. Lanes that need a path,
-    ask for Newton at once or may not make so many steps are left alone.
+    ask for Newton at once or may not make so many steps are left alone. `pallas`: see
+    `Dense`.
     """
     kernels, point, _ = absorb(batch, start.f, batch.levels)
     empty = (batch.a <= 0).astype(batch.a.dtype)
@@ -143,7 +144,12 @@ def fixed_sweeps(batch: Batch, start: State) -> State:
         v = batch.b / lane_algebra.transpose_times(kernels.matrix, u)
         return u, v, u * lane_algebra.times(kernels.matrix, v)
 
-    u, v, _ = control.fori_loop(0, FIRST_SWEEPS, sweep, (point.u, point.v, point.rows))
+    if pallas and pallas_sweeps.fits(*kernels.matrix.shape[:2]):
+        parts = batch.a, batch.b, kernels.matrix, point.u, point.rows
+        u, v = pallas_sweeps.sweeps(FIRST_SWEEPS, *parts)
+    else:
+        begun = point.u, point.v, point.rows
+        u, v, _ = control.fori_loop(0, FIRST_SWEEPS, sweep, begun)
     f = kernels.f + kernels.epsilon * safe_log(u)
     g = kernels.epsilon * safe_log(v) - kernels.top
     new = start._replace(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxsns.hessian import schur
 from jaxsns.hessian.schur import SchurSystem
-from jaxsns.numerics import default_shift
+from jaxsns.numerics import default_shift, vdot
 from jaxsns.problem.stabilised import Iterate, KernelProblem
 from jaxsns.recording.history import StepKind
 
@@ -109,7 +109,7 @@ def find(
 
 
 def _direction(system: SchurSystem, root, rhs, u: jax.Array) -> Direction:
-    slope = jnp.vdot(rhs, u)
-    curvature = slope - system.shift * jnp.vdot(u, u)
+    slope = vdot(rhs, u)
+    curvature = slope - system.shift * vdot(u, u)
     zero = jnp.asarray(0, jnp.int32)
     return Direction(root * u, slope, curvature, zero, zero)

@@ -14,7 +14,13 @@ from jax.typing import ArrayLike
 
 from jaxsns import control
 from jaxsns.geometry import Streamed
-from jaxsns.numerics import finite_minus_inf, inner_tolerance, machine_epsilon, matmul
+from jaxsns.numerics import (
+    finite_minus_inf,
+    inner_tolerance,
+    machine_epsilon,
+    matmul,
+    safe_log,
+)
 from jaxsns.problem import dual, marginal
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
@@ -66,33 +72,49 @@ class State(NamedTuple):
         return self.seen.g
 
 
+def _columns_corrected(top: jax.Array, log_rest: jax.Array, given: Any, shared: Any):
+    """[k] new g, sums of the columns after the step, and [] how far these are off.
+
+    top + log_rest: [k] logarithms of the sums of exp(z), in two parts.
+    """
+    b, rho, g = given
+    epsilon, omega = shared
+    target = marginal.constraint(b, rho, g, epsilon)
+    log_sums = log_rest + top + g / epsilon
+    off = jnp.where(target.real, target.log - log_sums, 0)
+    near = jnp.abs(off) < FAR
+    soft = -epsilon * (top + log_rest)
+    exact = marginal.fitted_potential(b, rho, soft, epsilon)
+    step = jnp.where(near, omega * target.tau * off, 0)
+    new = jnp.where(near, g + epsilon * step, exact)
+    log_after = jnp.where(near, log_sums + step, (new - soft) / epsilon)
+    after = jnp.where(target.real, jnp.exp(log_after), 0)
+    missing = jnp.sum(jnp.abs(after - marginal.target_mass(b, rho, new)))
+    return jnp.where(target.real, new, finite_minus_inf(new.dtype)), after, missing
+
+
 @jax.named_scope("pass")
 def _pass(problem: Problem, f: jax.Array, g: jax.Array, omega: jax.Array) -> Swept:
     geometry, epsilon = problem.geometry, problem.epsilon
     assert isinstance(geometry, Streamed)
+    low = finite_minus_inf(f.dtype)
 
     def block(z, given, shared):
-        b, rho, g = given
-        epsilon, omega = shared
-        target = marginal.constraint(b, rho, g, epsilon)
         top = jnp.max(z, axis=1)
         plan = jnp.exp(z - top[:, None])
         sums = jnp.sum(plan, axis=1)
-        log_sums = jnp.log(sums) + top + g / epsilon
-        off = jnp.where(target.real, target.log - log_sums, 0)
-        near = jnp.abs(off) < FAR
-        soft = -epsilon * (top + jnp.log(sums))
-        exact = marginal.fitted_potential(b, rho, soft, epsilon)
-        step = jnp.where(near, omega * target.tau * off, 0)
-        new = jnp.where(near, g + epsilon * step, exact)
-        log_after = jnp.where(near, log_sums + step, (new - soft) / epsilon)
-        after = jnp.where(target.real, jnp.exp(log_after), 0)
-        missing = jnp.sum(jnp.abs(after - marginal.target_mass(b, rho, new)))
-        rows = matmul(after / sums, plan)
-        return (rows, missing), jnp.where(target.real, new, finite_minus_inf(z.dtype))
+        new, after, missing = _columns_corrected(top, jnp.log(sums), given, shared)
+        return (matmul(after / sums, plan), missing), new
 
-    inputs = (problem.b, problem.rho_b, g)
-    (rows, missing), g = geometry.columns(block, f, epsilon, inputs, (epsilon, omega))
+    inputs, shared = (problem.b, problem.rho_b, g), (epsilon, omega)
+    if geometry.pallas:
+        log_sums = -geometry.softmin(f, epsilon, 0) / epsilon
+        zero = jnp.zeros_like(log_sums)
+        g, after, missing = _columns_corrected(log_sums, zero, inputs, shared)
+        weight = jnp.where(after > 0, safe_log(after) - log_sums, low)
+        rows = jnp.exp((f - geometry.softmin(epsilon * weight, epsilon, 1)) / epsilon)
+    else:
+        (rows, missing), g = geometry.columns(block, f, epsilon, inputs, shared)
     wanted = marginal.target_mass(problem.a, problem.rho_a, f)
     error = (jnp.sum(jnp.abs(rows - wanted)) + missing) / jnp.sum(wanted)
     value = dual.linear_part(problem, f, g) - epsilon * jnp.sum(rows)
