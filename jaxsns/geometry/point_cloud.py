@@ -50,6 +50,8 @@ class PointCloud:
     mesh: jax.sharding.Mesh | None = None
     axis: str | None = None
 
+    __repr__ = hints.one_line
+
     def __post_init__(self):
         """Refuse an unknown cost; arrays are checked by `make_problem`."""
         if isinstance(self.cost, str) and self.cost not in costs.NAMED:

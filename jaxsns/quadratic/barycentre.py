@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import hints
 from jaxsns.barycentres.fixed_support import as_measures
 from jaxsns.numerics import matmul
 from jaxsns.problem.inputs import as_float, require_positive
@@ -34,6 +35,8 @@ class SpaceBarycentre(NamedTuple):
     change: jax.Array
     status: jax.Array
     steps: jax.Array
+
+    __repr__ = hints.one_line
 
     @property
     def converged(self) -> jax.Array:
