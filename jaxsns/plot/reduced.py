@@ -8,7 +8,8 @@ from jaxsns.partial import PartialSolution
 from jaxsns.plot.axes import as_plan, concrete, one_problem
 from jaxsns.solution import Solution
 
-AVERAGINGS = 30  # of positions over partners [D68]
+VECTORS = 8  # of positions that are averaged together [D68]
+AVERAGINGS = 8  # of positions over partners [D68]
 
 
 def max_pooled(matrix: np.ndarray, most: int) -> np.ndarray:
@@ -23,22 +24,29 @@ def max_pooled(matrix: np.ndarray, most: int) -> np.ndarray:
 def barycentric_order(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """([n], [m]) orders of rows and columns in which partners stand side by side.
 
-    Positions are averaged over the partners, to and fro, and freed of their mean. That
-    is the power method for the first axis of correspondence analysis. Source: Hill,
-    "Reciprocal averaging", Journal of Ecology (1973).
+    Each atom stands at the barycentre of its partners, up to a common factor: that is
+    the first axis of correspondence analysis, found by subspace iteration. Source:
+    Hill, "Reciprocal averaging", Journal of Ecology (1973).
     """
     rows, columns = matrix.sum(axis=1), matrix.sum(axis=0)
-    safe = lambda mass: np.where(mass > 0, mass, 1)
+    root = lambda mass: np.sqrt(np.where(mass > 0, mass, 1))[:, None]
+    times = lambda v: matrix @ (v / root(columns)) / root(rows)
+    back = lambda v: (v / root(rows)).T @ matrix / root(columns).T
+    trivial = np.sqrt(rows / np.where(rows.sum() > 0, rows.sum(), 1))[:, None]
     # A start that no symmetry of the plan annuls: equal pictures for equal plans.
-    place = np.random.default_rng(0).normal(size=rows.size).astype(matrix.dtype)
-    other = np.zeros_like(columns)
+    basis = np.random.default_rng(0).normal(size=(rows.size, min(VECTORS, rows.size)))
+    basis = basis.astype(matrix.dtype)
     for _ in range(AVERAGINGS):
-        place = place - (rows * place).sum() / safe(rows.sum())
-        place = place / safe(np.abs(place).max())
-        other = (place @ matrix) / safe(columns)
-        place = (matrix @ other) / safe(rows)
+        basis = np.linalg.qr(basis - trivial @ (trivial.T @ basis))[0]
+        basis = times(back(basis).T)
+    basis = np.linalg.qr(basis - trivial @ (trivial.T @ basis))[0]
+    inner = back(basis)
+    place = basis @ np.linalg.svd(inner, full_matrices=False)[0][:, :1]
+    other = back(place).T
     # Atoms without mass have no partner, and stand last.
-    last = lambda x, mass: np.argsort(np.where(mass > 0, x, np.inf), kind="stable")
+    last = lambda x, mass: np.argsort(
+        np.where(mass > 0, (x / root(mass))[:, 0], np.inf), kind="stable"
+    )
     return last(place, rows), last(other, columns)
 
 
