@@ -159,18 +159,20 @@ def brief(value: Any) -> str:
     if dataclasses.is_dataclass(value) or dtype is None or shape is None:
         return getattr(value, "__qualname__", None) or repr(value)
     if shape == () and not isinstance(value, Tracer):
+        scalar: Any = value
         try:
-            return f"{value.item():.6g}"
+            number = scalar.item()
+            return f"{number:.6g}" if isinstance(number, float) else str(number)
         except (AttributeError, TypeError, ValueError):  # a shape without a value
             pass
     return f"{dtype}{list(shape)}"
 
 
-def one_line(owner: Any) -> str:
+def one_line(self: Any) -> str:
     """`repr` of a dataclass or named tuple of arrays; what is None is left out."""
-    names = getattr(owner, "_fields", None)
+    names = getattr(self, "_fields", None)
     if names is None:
-        names = [field.name for field in dataclasses.fields(owner) if field.repr]
-    shown = [(name, getattr(owner, name)) for name in names]
+        names = [field.name for field in dataclasses.fields(self) if field.repr]
+    shown = [(name, getattr(self, name)) for name in names]
     words = [f"{name}={brief(value)}" for name, value in shown if value is not None]
-    return f"{type(owner).__name__}({', '.join(words)})"
+    return f"{type(self).__name__}({', '.join(words)})"

@@ -331,7 +331,9 @@ def one_solution(solution: Any) -> Solution:
     """Refuse what is not a solution of a single problem."""
     if not isinstance(solution, Solution):
         partial = hasattr(solution, "extended")
-        hint = " (its `extended` is one, with the virtual atoms last)" if partial else ""
+        hint = (
+            " (its `extended` is one, with the virtual atoms last)" if partial else ""
+        )
         raise TypeError(
             f"solution must be a jaxsns.Solution; got {type(solution).__name__}{hint}"
         )

@@ -96,8 +96,8 @@ def _groups(subject: Any, groups_x: Any, groups_y: Any, ax, colorbar: bool, styl
     if colorbar:
         ax.figure.colorbar(image, ax=ax, label="mass of the row (%)")
     for (i, j), per_cent in np.ndenumerate(share):
-        # White on the darker half of the default colours.
-        colour = "white" if per_cent > 50 else "black"
+        # White where it has more contrast on the default colours.
+        colour = "white" if per_cent > 65 else "black"
         words = f"{per_cent:.0f}" if per_cent >= 0.5 or per_cent == 0 else "<1"
         ax.text(j, i, words, ha="center", va="center", color=colour)
     ax.set_xticks(range(len(names_y)), names_y, rotation=45, ha="right")
