@@ -132,7 +132,7 @@ class Divergence:
                 f"'Divergence' has no attribute {name!r}; its three solutions have it: "
                 f"ab.{name}, aa.{name}, bb.{name}"
             )
-        raise hints.attribute(self, name, OWN_ATTRIBUTES | hints.ATTRIBUTES)
+        raise hints.attribute(self, name, hints.ATTRIBUTES | OWN_ATTRIBUTES)
 
     def __repr__(self) -> str:
         """Say the value and how the three solves went; no pass is made."""
