@@ -12,4 +12,11 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   number(".md-code__nav", "Buttons of code block");
   number(".md-nav[aria-labelledby]", "Pages, part");
+  // Long names in tables may break after a point, a bracket or an underscore.
+  for (const code of document.querySelectorAll("td code")) {
+    if (code.children.length === 0) {
+      const parts = code.textContent.split(/(?<=[._(,=])(?=\w)/);
+      code.replaceChildren(...parts.flatMap((x, k) => (k ? [document.createElement("wbr"), x] : [x])));
+    }
+  }
 });
