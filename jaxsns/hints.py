@@ -1,12 +1,15 @@
-"""What other libraries call things: an answer where one of their names is used.
+"""What users are told: names for those of other libraries, and objects on one line.
 
-Names are those of OTT-JAX, POT and GeomLoss; docs/migration.md has whole programs.
+The names are those of OTT-JAX, POT and GeomLoss; docs/migration.md has whole programs.
 """
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+from jax.core import Tracer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,7 +30,20 @@ ARGUMENTS = {
     "reach": "rho; for squared distances |x - y|^2 / 2 it is reach^2",
     "max_iterations": "max_steps",
     "max_iter": "max_steps",
+    "maxiter": "max_steps",
+    "numIterMax": "max_steps",
     "numItermax": "max_steps",
+    "iterations": "max_steps",
+    "p": "cost='sqeuclidean' or 'euclidean', or costs.pnorm(p)",
+    "power": "cost, a name or a function of two points",
+    "unbalanced": "rho (or rho_a and rho_b), the weight of the penalties",
+    "tau": "rho, with rho = epsilon tau / (1 - tau); leave it out for tau = 1",
+    "ranks": "no argument: marginals without mass are masked by a and b",
+    "backend": "streamed=True or False of a PointCloud; None chooses",
+    "debias": "no argument: sinkhorn_divergence is debiased, solve is not",
+    "scaling": "no argument: methods choose their path in epsilon",
+    "diameter": "no argument: methods choose their path in epsilon",
+    "stop_thr": "tolerance, the L1 error of both marginals",
     "n_iters": "max_steps, with early_stop=False for a fixed number",
     "min_iterations": "max_steps with early_stop=False, a fixed number of sweeps",
     "inner_iterations": "no argument: errors are looked at when they are worth a pass",
@@ -55,6 +71,19 @@ ELSEWHERE = {
     "relative_to": "that of solve",
     "scale_cost": "that of solve",
 }
+# Attributes of geometries; what a geometry has itself is not asked for here.
+GEOMETRY_ATTRIBUTES = {
+    "epsilon": "epsilon of solve, or of the Problem",
+    "cost_matrix": "dense().cost",
+    "kernel_matrix": "jnp.exp(-geometry.dense().cost / epsilon)",
+    "cost_fn": "cost",
+    "scale_cost": "scale_cost of solve",
+    "inv_scale_cost": "scale_cost of solve",
+    "online": "streamed",
+    "batch_size": "block",
+    "is_online": "streamed",
+    "subset": "x[rows] and y[columns], in a new geometry",
+}
 # Attributes of results.
 ATTRIBUTES = {
     "matrix": "plan(), a method: it forms [n, m] numbers",
@@ -73,6 +102,18 @@ ATTRIBUTES = {
     "b": "problem.b",
     "transport_mass": "marginals(), whose sums are it",
     "marginal": "marginals()",
+    "lazy_plan": "apply and barycentric, which need no plan",
+    "value_linear": "transport_cost, <C, P>",
+    "value_quad": "value",
+    "linear_convergence": "converged",
+    "potential_a": "f",
+    "potential_b": "g",
+    "u": "f; exp(f / epsilon) is the scaling",
+    "v": "g; exp(g / epsilon) is the scaling",
+    "marginal_a": "marginals()[0]",
+    "marginal_b": "marginals()[1]",
+    "transport": "barycentric, or transport_map of the solution for new points",
+    "ot_prob": "problem",
     "to_dual_potentials": "c_transform and transport_map, functions of the solution",
 }
 
@@ -92,12 +133,46 @@ def answered(function: Callable[P, T], more: dict[str, str] | None = None):
 
 
 def geometry(cls: C) -> C:
-    """Let a geometry answer likewise, also to arguments that a solve takes here."""
+    """Let a geometry answer likewise, also to what belongs to a solve here."""
+
+    def missing(self: object, name: str) -> Any:
+        raise attribute(self, name, GEOMETRY_ATTRIBUTES)
+
     setattr(cls, "__init__", answered(cls.__init__, ELSEWHERE))  # noqa: B010
+    setattr(cls, "__getattr__", missing)  # noqa: B010
     return cls
 
 
-def attribute(owner: object, name: str) -> AttributeError:
-    """Error for a name that a result has not, with the one it has."""
-    hint = f"; use {ATTRIBUTES[name]}" if name in ATTRIBUTES else ""
+def attribute(
+    owner: object, name: str, known: dict[str, str] = ATTRIBUTES
+) -> AttributeError:
+    """Error for a name that an object has not, with the one it has."""
+    hint = f"; use {known[name]}" if name in known else ""
     return AttributeError(f"{type(owner).__name__!r} has no attribute {name!r}{hint}")
+
+
+def brief(value: Any) -> str:
+    """Text of a value that fits on a line: of an array its dtype and shape."""
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return f"({', '.join(brief(x) for x in value)})"
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if dataclasses.is_dataclass(value) or dtype is None or shape is None:
+        return getattr(value, "__qualname__", None) or repr(value)
+    if shape == () and not isinstance(value, Tracer):
+        scalar: Any = value
+        try:
+            number = scalar.item()
+            return f"{number:.6g}" if isinstance(number, float) else str(number)
+        except (AttributeError, TypeError, ValueError):  # a shape without a value
+            pass
+    return f"{dtype}{list(shape)}"
+
+
+def one_line(self: Any) -> str:
+    """`repr` of a dataclass or named tuple of arrays; what is None is left out."""
+    names = getattr(self, "_fields", None)
+    if names is None:
+        names = [field.name for field in dataclasses.fields(self) if field.repr]
+    shown = [(name, getattr(self, name)) for name in names]
+    words = [f"{name}={brief(value)}" for name, value in shown if value is not None]
+    return f"{type(self).__name__}({', '.join(words)})"

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsns import hints
 from jaxsns.problem.inputs import as_float
 
 SMALLEST = 8  # atoms of the smallest default size [D17]
@@ -84,6 +85,8 @@ class Bucket:
     indices: np.ndarray
     arrays: tuple[jax.Array, ...]
     masks: tuple[jax.Array, ...]
+
+    __repr__ = hints.one_line
 
 
 def _steps() -> Iterator[int]:

@@ -16,11 +16,10 @@ from jaxsns.numerics import machine_epsilon
 from jaxsns.problem import arguments, dual, gauge, marginal
 from jaxsns.problem.offsets import Offsets, Reduced
 from jaxsns.problem.problem import Problem
+from jaxsns.recording import summary
 from jaxsns.recording.counts import Counts
 from jaxsns.recording.history import History
 from jaxsns.status import Status, code, describe
-
-LARGEST_SUMMED = 1 << 20  # pairs, up to which printing sums over them [D26] [D42]
 
 
 class NotConvergedError(RuntimeError):
@@ -277,28 +276,43 @@ class Solution:
         return self
 
     def __repr__(self) -> str:
-        """Say on one screen what was solved and how it went."""
-        n, m = self.f.shape[-1], self.g.shape[-1]
-        lanes = self.f.shape[:-1]
-        head = f"Solution({n} x {m}, {self.f.dtype}, method={self.method!r}"
+        """Say on one screen what was solved and how it went; no pass is made."""
+        head = f"Solution({self._sizes()}, method={self.method!r}"
         if isinstance(self.status, Tracer):
             return head + ", traced)"
-        if lanes:
-            names, number = np.unique(np.asarray(self.status), return_counts=True)
-            pairs = zip(names, number, strict=True)
-            summary = ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
-            worst = float(jnp.max(self.error))
-            return f"{head}, lanes={lanes}, {summary}, worst error={worst:.2e})"
+        if self.f.ndim > 1:
+            worst = float(np.max(np.asarray(self.error)))
+            found = summary.ends(self.status)
+            return (
+                f"{head}, lanes={self.f.shape[:-1]}, {found}, worst error={worst:.2e})"
+            )
+        lines = [f"{head}, epsilon={float(self.epsilon):.4g})"]
+        lines += [describe(int(self.status)), self._errors(), self._work()]
+        return "\n  ".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Say the same in a table, for notebooks; no pass is made."""
+        if isinstance(self.status, Tracer) or self.f.ndim > 1:
+            return summary.table("Solution", [("batch", repr(self))])
+        rows = [
+            ("status", describe(int(self.status))),
+            ("problem", f"{self._sizes()}, epsilon {float(self.epsilon):.4g}"),
+            ("result", self._errors()),
+            ("work", f"{self._work()} (method {self.method!r})"),
+        ]
+        return summary.table("Solution", rows)
+
+    def _sizes(self) -> str:
+        return f"{self.f.shape[-1]} x {self.g.shape[-1]}, {self.f.dtype}"
+
+    def _errors(self) -> str:
+        error, tolerance = float(self.error), float(self.tolerance)
+        return f"marginal error {error:.2e}, tolerance {tolerance:.1e}"
+
+    def _work(self) -> str:
         c = self.counts
-        sums = ""
-        if n * m <= LARGEST_SUMMED:  # of a larger problem a pass is no part of printing
-            sums = f"value {float(self.value):.9g}, "
-            sums += f"transport cost {float(self.transport_cost):.9g}, "
         return (
-            f"{head}, epsilon={float(self.epsilon):.4g})\n"
-            f"  {describe(int(self.status))}\n"
-            f"  {sums}marginal error {float(self.error):.2e}\n"
-            f"  {int(c.sweeps)} sweeps, {int(c.newton_steps)} Newton steps, "
+            f"{int(c.sweeps)} sweeps, {int(c.newton_steps)} Newton steps, "
             f"{int(c.linear_steps)} linear-solver steps, {int(c.passes)} passes"
         )
 
@@ -316,8 +330,12 @@ def _axis(axis: int) -> int:
 def one_solution(solution: Any) -> Solution:
     """Refuse what is not a solution of a single problem."""
     if not isinstance(solution, Solution):
+        partial = hasattr(solution, "extended")
+        hint = (
+            " (its `extended` is one, with the virtual atoms last)" if partial else ""
+        )
         raise TypeError(
-            f"solution must be a jaxsns.Solution; got {type(solution).__name__}"
+            f"solution must be a jaxsns.Solution; got {type(solution).__name__}{hint}"
         )
     if solution.f.ndim != 1:
         raise ValueError(

@@ -127,7 +127,8 @@ def solve(
         (as published), or an options object of one of them; "symmetric" for masses
         and penalties that are equal at both sides of a symmetric cost, which nobody
         checks: if they are not, the error shows it.
-      init: (f [n], g [m]) potentials to start from.
+      init: (f [n], g [m]) potentials to start from; one of them may be None. Of two,
+        those of the smaller side are used: the others follow from them.
       max_steps: [] limit of sweeps; None: 1,000 (Newton) or 20,000 (Sinkhorn).
       continuation: follow a path of decreasing epsilon first; None: as suits the
         method (yes for "auto" and "newton").
@@ -140,11 +141,12 @@ def solve(
       scale_cost: divide the costs by such a scale first; potentials and values are
         then in units of the scaled cost.
       history: record error, kind of step, epsilon and so on of every step in
-        `solution.history`, 512 rows at most; under `vmap` for each lane.
-      progress: True shows a line on the terminal while it runs, with tqdm if that is
-        installed; a function gets a `Step` at every Newton step, every eighth sweep
-        and the end, also from inside `jit`. An exception that it raises ends the
-        solve. Each of these, and each function, is a program of its own.
+        `solution.history`, 512 rows at most, and a last row with the error of the
+        solution; under `vmap` for each lane, which is then solved by itself.
+      progress: True shows a bar on the terminal while it runs; a function gets a
+        `Step` at every Newton step, every eighth sweep and the end, also from inside
+        `jit`. An exception that it raises ends the solve. Each of these, and each
+        function, is a program of its own.
 
     Returns:
       The `Solution`; look at `solution.converged`. Its potentials, value, plan and
@@ -217,7 +219,7 @@ def solve(
         arguments = jax.lax.stop_gradient((reduced, options, start))
         out = execute(program, path, recording, *arguments)
     f, g, tolerance = _attached(reduced, out.f, out.g, options)
-    steps = recorder.history(out.record)
+    steps = recorder.history(out.record, out.error, reduced.epsilon, out.counts)
     core = None
     if offsets is not None:
         core = Reduced(reduced, f, g, offsets)

@@ -22,7 +22,7 @@ _TEXT = {
     Status.RUNNING: "not finished",
     Status.CONVERGED: "the marginal error is at most the tolerance",
     Status.MAX_STEPS: "the step limit was reached first; raise max_steps or tolerance",
-    Status.NONFINITE: "a NaN or an infinity appeared; look for one in the cost",
+    Status.NONFINITE: "a NaN or an infinity appeared; look for one in points or costs",
     Status.STALLED: (
         "the error stopped falling, at the precision of the dtype (raise tolerance "
         "or epsilon, or use float64) or, with 'sns', in a failed line search"

@@ -126,7 +126,7 @@ def main():
         with tempfile.TemporaryDirectory() as empty:
             with contextlib.chdir(arguments.into or empty):
                 out[name] = run(ROOT / name, arguments.peers)
-            saved = pathlib.Path(empty).iterdir()
+            saved = [p for p in pathlib.Path(empty).iterdir() if p.is_file()]
             out[name]["pictures"] = sorted(path.name for path in saved)
     print(json.dumps(out))  # noqa: T201
 

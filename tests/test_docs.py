@@ -14,7 +14,12 @@ NAMES = [
     for path in pages.paths()
     if any(pages.blocks(path))
 ]
-NEEDS = {"matplotlib": "matplotlib", "flatbuffers": ".serialize("}
+NEEDS = {
+    "matplotlib": "matplotlib",
+    "flatbuffers": ".serialize(",
+    "flax": "from flax",
+    "orbax": "import orbax",
+}
 # Compiling all of them takes 30 s of a core, and 50 s with newer releases of jaxlib: CI
 # runs them on the oldest Python, and on the others what is read first.
 EVERYWHERE = {"README.md", "docs/index.md"}

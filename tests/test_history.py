@@ -5,7 +5,6 @@ import functools
 import io
 import re
 import sys
-import types
 
 import chex
 import jax
@@ -33,10 +32,11 @@ def test_errors_are_those_of_a_dense_loop():
     init = (np.zeros(20), None)
     s = jaxsns.solve(cost, a, b, epsilon=epsilon, method=PLAIN, history=True, init=init)
     rows = s.history.rows()
-    assert s.history.count == s.counts.sweeps == rows["step"].size
-    np.testing.assert_array_equal(rows["step"], 1 + np.arange(rows["step"].size))
+    count = int(s.counts.sweeps)
+    assert s.history.count == count == rows["step"].size - 1
+    np.testing.assert_array_equal(rows["step"][:-1], 1 + np.arange(count))
     assert np.all(rows["epsilon"] == epsilon)
-    assert np.all(rows["kind"] == StepKind.SWEEP)
+    assert np.all(rows["kind"][:-1] == StepKind.SWEEP)
     log_a, log_b, g = np.log(a), np.log(b), None
     from scipy.special import logsumexp
 
@@ -48,7 +48,8 @@ def test_errors_are_those_of_a_dense_loop():
         g = epsilon * log_b - soft(f[:, None] - cost, 0)
         true = references.error(cost, a, b, f, g, epsilon)
         np.testing.assert_allclose(rows["error"][k], true, rtol=1e-9)
-    np.testing.assert_allclose(rows["error"][-1], s.error, rtol=1e-2)
+    np.testing.assert_allclose(rows["error"][-2], s.error, rtol=1e-2)
+    assert rows["error"][-1] == s.error
 
 
 def test_a_long_solve_is_thinned_evenly_and_compiles_nothing_again():
@@ -68,12 +69,12 @@ def test_a_long_solve_is_thinned_evenly_and_compiles_nothing_again():
         history, sweeps = run(steps)
         assert history.count == sweeps == steps
         np.testing.assert_array_equal(
-            history.rows()["step"], np.arange(1, steps + 1, stride)
+            history.rows()["step"], [*np.arange(1, steps + 1, stride), steps]
         )
     # Every row that is there is that of its step.
     short, _ = run(512)
-    every = dict(zip(*(short.rows()[k] for k in ("step", "error")), strict=True))
-    thin = dict(zip(*(history.rows()[k] for k in ("step", "error")), strict=True))
+    errors = lambda h: dict(zip(h.rows()["step"][:-1], h.rows()["error"], strict=False))
+    every, thin = errors(short), errors(history)
     for step in sorted(set(every) & set(thin)):
         assert every[step] == thin[step]
 
@@ -94,7 +95,7 @@ def test_kinds_and_counts_are_those_of_the_steps(method, kinds):
         cost, a, b, epsilon=epsilon, method=method, tolerance=1e-9, history=True
     )
     assert s.converged
-    rows = s.history.rows()
+    rows = {k: v[:-1] for k, v in s.history.rows().items()}
     newton = rows["kind"] != StepKind.SWEEP
     assert newton.sum() == int(s.counts.newton_steps) > 0
     assert {StepKind(k) for k in rows["kind"][newton]} <= kinds
@@ -124,13 +125,13 @@ def test_streamed_passes_are_recorded(method):
     s = jaxsns.solve(cloud, epsilon=0.02, method=method, tolerance=1e-8, history=True)
     rows = s.history.rows()
     assert s.converged
-    assert rows["step"].size == s.counts.sweeps
+    assert rows["step"].size == s.counts.sweeps + 1
     kind = StepKind.MODEL if method == "auto" else StepKind.SWEEP
-    assert np.all(rows["kind"] == kind)
+    assert np.all(rows["kind"][:-1] == kind)
     assert rows["error"][-1] <= 1e-8 < rows["error"][0]
     assert np.all(np.diff(rows["passes"]) > 0)
-    # The pass that judges is no step.
-    assert rows["passes"][-1] == int(s.counts.passes) - 1
+    # The pass that checks is no step.
+    assert rows["passes"][-1] == rows["passes"][-2] + 1 == int(s.counts.passes)
 
 
 @pytest.mark.parametrize("method", ["symmetric", "fixed"])
@@ -142,9 +143,9 @@ def test_other_methods_record_every_step(method):
         options = {"early_stop": False, "max_steps": 9}
     s = jaxsns.solve(cost, a, a, epsilon=1.0, history=True, **options)
     rows = s.history.rows()
-    assert s.history.count == rows["step"].size == s.counts.sweeps
-    passes = int(s.counts.passes)  # a pass may follow the last step, to judge
-    assert rows["passes"][-1] <= passes <= rows["passes"][-1] + 1
+    assert s.history.count == rows["step"].size - 1 == s.counts.sweeps
+    assert rows["passes"][-1] == int(s.counts.passes)
+    assert 0 <= rows["passes"][-1] - rows["passes"][-2] <= 1  # a pass may check
 
 
 def _batch(lanes=3):
@@ -217,7 +218,7 @@ def test_listeners_hear_no_step_of_a_lane_that_waits(monkeypatch):
 
     out = jax.jit(jax.vmap(solve))(epsilons, jnp.arange(3, dtype=jnp.int32))
     jax.effects_barrier()
-    table = jaxsns.History(out.record.table, out.record.count)
+    table = jaxsns.History(out.record.table, out.record.count)  # without the check
     products = [table.rows(lane)["products"][-1] for lane in range(3)]
     kinds = [table.rows(lane)["kind"] != jaxsns.StepKind.SWEEP for lane in range(3)]
     assert all(kind.any() for kind in kinds)
@@ -268,6 +269,7 @@ def test_nothing_is_called_and_nothing_recorded_when_off():
     text = str(jax.make_jaxpr(lambda c: jaxsns.solve(c, epsilon=0.1).f)(np.eye(4)))
     assert "callback" not in text
     assert f"{recorder.CAPACITY},{len(recorder.COLUMNS)}" not in text
+    assert f"{recorder.CAPACITY + 1},{len(recorder.COLUMNS)}" not in text
     history = lambda c: jaxsns.solve(c, epsilon=0.1, history=True).history.table
     text = str(jax.make_jaxpr(history)(np.eye(4)))
     assert "callback" not in text
@@ -306,15 +308,15 @@ def test_rows_and_pictures_outside_jit_only():
         jax.jit(lambda s: s.history.rows()["error"])(s)
 
 
-def _progress_on(monkeypatch, tqdm):
-    """What progress=True writes, with this module as tqdm, or without one."""
-    out = io.StringIO()
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def _progress_on(monkeypatch, out):
+    """What progress=True writes there."""
     monkeypatch.setattr(lines, "PAUSE", 1e9)
-    monkeypatch.setattr(lines.LINE, "_shown", -np.inf)
     monkeypatch.setattr(sys, "stderr", out)
-    find = lambda name: tqdm if name == "tqdm" else None
-    monkeypatch.setattr(lines.importlib.util, "find_spec", find)
-    monkeypatch.setitem(sys.modules, "tqdm.auto", tqdm)
     costs, epsilons = _batch()
     solve = lambda c, e: jaxsns.solve(c, epsilon=e, progress=True).converged
     assert jnp.all(jax.jit(jax.vmap(solve))(costs, epsilons))
@@ -322,43 +324,56 @@ def _progress_on(monkeypatch, tqdm):
     return out.getvalue()
 
 
-def test_a_line_without_tqdm(monkeypatch):
-    text = _progress_on(monkeypatch, None)
+LAST = r"jaxsns: problem 3 of 3, CONVERGED after \d+ steps, error \S+ \(to 1.0e-10\) *"
+
+
+def test_lines_where_nothing_can_be_redrawn(monkeypatch):
+    text = _progress_on(monkeypatch, io.StringIO())
     assert text.startswith("jaxsns: problem 1 of 3, step 1, epsilon 5.00e-01, error ")
-    last = (
-        r"jaxsns: problem 3 of 3, CONVERGED after \d+ steps, error \S+ \(to 1.0e-10\)"
-    )
-    assert re.fullmatch(last, text.splitlines()[-1])
+    assert re.fullmatch(LAST, text.splitlines()[-1])
     assert text.count("\n") == 2  # the first and the end
 
 
-def test_a_bar_with_tqdm(monkeypatch):
-    calls = []
+def test_a_bar_on_a_terminal_grows_to_the_end(monkeypatch):
+    text = _progress_on(monkeypatch, _Terminal())
+    assert text.count("\n") == 1  # once a solve
+    *drawn, last = text[1:].rstrip("\n").split("\r")
+    assert re.fullmatch(LAST, last)
+    assert {len(x) for x in drawn} == {79}
+    shares = [int(x.split("%")[0].split()[-1]) for x in drawn]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert 90 < shares[-1] <= 100
+    for x, share in zip(drawn, shares, strict=True):
+        bar = x[x.index("[") + 1 : x.index("]")]
+        assert abs(bar.count("#") / len(bar) - share / 100) <= 0.5 / len(bar) + 0.005
 
-    class Bar:
-        def __init__(self, **options):
-            calls.append(("open", options["desc"]))
 
-        def set_postfix_str(self, text, refresh):
-            calls.append(("text", text))
+def test_the_share_that_is_done_is_that_of_the_logarithm():
+    assert lines.share_done(1e-1, 1e-3, 1e-5) == pytest.approx(0.5)
+    assert lines.share_done(1e-1, 1.0, 1e-5) == 0
+    assert lines.share_done(1e-6, 1e-7, 1e-5) == 1
+    assert lines.share_done(np.nan, np.nan, 1e-5) == 0
 
-        def update(self, steps):
-            calls.append(("steps", steps))
 
-        def close(self):
-            calls.append(("close",))
-
-    text = _progress_on(monkeypatch, types.SimpleNamespace(tqdm=Bar))
-    assert text == ""
-    assert calls[0] == ("open", "jaxsns")
-    assert [c[0] for c in calls].count("close") == 1
-    assert calls[-1] == ("close",)
-    costs, epsilons = _batch()
-    total = sum(
-        int(jaxsns.solve(c, epsilon=e, history=True).history.count)
-        for c, e in zip(costs, epsilons, strict=True)
-    )
-    assert sum(c[1] for c in calls if c[0] == "steps") == total
+def test_the_error_of_the_solution_is_the_last_row_and_is_told(monkeypatch):
+    """Below the precision of the dtype an error on the kernel looks smaller."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    cost = np.random.default_rng(3).random((20, 20)).astype(np.float32)
+    s = jaxsns.solve(cost, epsilon=1e-4, tolerance=1e-7, history=True, progress=True)
+    jax.effects_barrier()
+    assert s.status == Status.STALLED
+    rows = s.history.rows()
+    assert rows["kind"].tolist().count(StepKind.CHECK) == 1
+    assert rows["kind"][-1] == StepKind.CHECK
+    assert rows["error"][-1] == s.error > 2 * rows["error"][-2]
+    assert rows["step"][-1] == int(s.history.count)
+    assert rows["epsilon"][-1] == np.float32(1e-4)
+    assert rows["passes"][-1] == int(s.counts.passes)
+    said = out.getvalue().splitlines()[-1]
+    assert f"error {float(s.error):.1e} (to 1.0e-07; " in said
+    assert said.endswith("before the check)")
 
 
 def test_profiles_name_the_parts():

@@ -185,7 +185,7 @@ def test_a_divergence_says_how_it_ended():
         bad.raise_if_failed()
     bad = dataclasses.replace(bad, bb=ended(d.bb, Status.NONFINITE))
     assert int(bad.status) == Status.NONFINITE
-    assert repr(bad).splitlines()[0].endswith(", aa STALLED, bb NONFINITE)")
+    assert repr(bad).splitlines()[0].endswith(", STALLED in aa; NONFINITE in bb)")
     assert not bad.converged
     lanes = jax.tree.map(lambda *v: jnp.stack(v), d, bad)
     np.testing.assert_array_equal(lanes.status, [Status.CONVERGED, Status.NONFINITE])

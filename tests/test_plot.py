@@ -100,12 +100,20 @@ def test_marginals_and_potentials():
     solution = _solution()
     rows, columns = solution.marginals()
     ax = jaxsns.plot.marginals(solution, ax=_ax())
-    np.testing.assert_array_equal(
-        [bar.get_height() for bar in ax.patches], solution.problem.a
-    )
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), rows)
+    diagonal, dots = ax.lines
+    np.testing.assert_array_equal(*diagonal.get_data())
+    np.testing.assert_array_equal(dots.get_xdata(), solution.problem.a)
+    np.testing.assert_array_equal(dots.get_ydata(), rows)
+    assert ax.get_xlabel() == "wanted mass (a)"
+    # All wanted masses are equal: against the index.
     ax = jaxsns.plot.marginals(solution, axis=0, ax=_ax())
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), columns)
+    wanted, dots = ax.lines
+    np.testing.assert_array_equal(dots.get_data(), [np.arange(15), columns])
+    np.testing.assert_array_equal(wanted.get_ydata(), solution.problem.b)
+    ax = jaxsns.plot.marginals(solution, axis=0, against="wanted", ax=_ax())
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), solution.problem.b)
+    with pytest.raises(ValueError, match="against must be 'wanted' or 'index'"):
+        jaxsns.plot.marginals(solution, against="mass")
     ax = jaxsns.plot.potentials(solution, x=np.arange(12.0)[::-1], ax=_ax())
     place, f = ax.lines[0].get_data()
     np.testing.assert_array_equal(place, np.arange(11.0))
@@ -113,7 +121,7 @@ def test_marginals_and_potentials():
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), solution.g)
     partial = jaxsns.solve_partial(R.random((11, 14)), share=0.5, epsilon=0.05)
     ax = jaxsns.plot.marginals(partial, axis=0, ax=_ax())
-    assert len(ax.patches) == 14
+    assert ax.lines[1].get_xdata().size == 14
 
 
 def test_batch():
@@ -163,18 +171,89 @@ def test_convergence_of_a_history_marks_newton_steps():
     rows = s.history.rows()
     ax = jaxsns.plot.convergence(s, ax=_ax(), against="passes", tolerance=1e-10)
     line, sweeps, newton = ax.lines[:3]
-    np.testing.assert_array_equal(line.get_xdata(), rows["passes"])
-    np.testing.assert_array_equal(line.get_ydata(), rows["error"])
-    stepped = rows["kind"] != jaxsns.StepKind.SWEEP
+    np.testing.assert_array_equal(line.get_xdata(), rows["passes"][:-1])
+    np.testing.assert_array_equal(line.get_ydata(), rows["error"][:-1])
+    swept = rows["kind"] == jaxsns.StepKind.SWEEP
+    checked = rows["kind"] == jaxsns.StepKind.CHECK
+    stepped = ~swept & ~checked
     np.testing.assert_array_equal(newton.get_ydata(), rows["error"][stepped])
-    np.testing.assert_array_equal(sweeps.get_ydata(), rows["error"][~stepped])
+    np.testing.assert_array_equal(sweeps.get_ydata(), rows["error"][swept])
+    assert ax.lines[3].get_xydata().tolist() == [[int(s.counts.passes), float(s.error)]]
     falls = np.count_nonzero(np.diff(rows["epsilon"]) < 0)
     assert falls > 0
-    assert len(ax.lines) == 3 + falls + 1
-    labels = _labels(ax)
-    assert labels == ["sweep", "Newton step", "epsilon falls", "tolerance"]
+    assert len(ax.lines) == 4 + falls + 1
+    assert _labels(ax) == [
+        "sweep", "Newton step", "error of the solution", "epsilon falls", "tolerance",
+    ]  # fmt: skip
     assert "passes" in ax.get_xlabel()
     with pytest.raises(ValueError, match="against must be one of 'step'"):
         jaxsns.plot.convergence(s.history, against="time")
     with pytest.raises(ValueError, match="solve with history=True"):
         jaxsns.plot.convergence(jaxsns.solve(cost, epsilon=0.1))
+
+
+def test_convergence_of_a_divergence_has_a_line_for_each_term():
+    x = R.random((12, 2))
+    divergence = jaxsns.sinkhorn_divergence(x, x + 0.3, epsilon=0.05, history=True)
+    ax = jaxsns.plot.convergence(divergence, ax=_ax())
+    assert [k for k in _labels(ax) if k in ("ab", "aa", "bb")] == ["ab", "aa", "bb"]
+    assert _labels(ax).count("error of the solution") == 1
+    shown = {line.get_label(): line.get_ydata() for line in ax.lines}
+    for name, history in divergence.history.items():
+        errors = history.rows()["error"][:-1]
+        np.testing.assert_array_equal(shown[name], errors[errors > 0])
+    quiet = jaxsns.sinkhorn_divergence(x, x + 0.3, epsilon=0.05)
+    assert quiet.history is None
+    with pytest.raises(ValueError, match="the Divergence has no history"):
+        jaxsns.plot.convergence(quiet)
+
+
+def test_a_large_plan_is_pooled_and_ordered():
+    n, m = 1200, 700
+    matrix = np.zeros((n, m))
+    rows, columns = R.permutation(n), R.permutation(m)
+    # Each atom's partners are those at the same height of a hidden order.
+    near = np.abs(np.arange(n)[:, None] / n - np.arange(m)[None, :] / m)
+    matrix[np.ix_(rows, columns)] = np.maximum(0, 1 - 10 * near)
+    image = jaxsns.plot.plan(matrix, ax=_ax()).images[0]
+    shown = image.get_array()
+    assert shown.shape == (500, 500)
+    starts = np.arange(500) * n // 500, np.arange(500) * m // 500
+    for i, j in ((0, 0), (7, 499), (250, 123)):
+        block = matrix[starts[0][i] : [*starts[0], n][i + 1]]
+        block = block[:, starts[1][j] : [*starts[1], m][j + 1]]
+        assert shown[i, j] == block.max()
+    assert image.get_extent() == [-0.5, m - 0.5, n - 0.5, -0.5]
+    ax = jaxsns.plot.plan(matrix, order="barycentric", ax=_ax())
+    i, j = np.nonzero(ax.images[0].get_array())
+    # In the hidden order, or its reverse, nothing is far from the diagonal.
+    assert np.abs(i - j).max() < 0.12 * 500
+    assert "in the order of partners" in ax.get_xlabel()
+    with pytest.raises(ValueError, match="order must be None or 'barycentric'"):
+        jaxsns.plot.plan(matrix, order="rows")
+
+
+def test_groups_are_the_sums_of_the_plan():
+    solution = _solution()
+    x, y = np.array(list("aab") * 4), np.arange(15) % 2
+    ax = jaxsns.plot.plan(solution, groups_x=x, groups_y=y, ax=_ax())
+    plan = np.asarray(solution.plan())
+    mass = np.stack([[plan[x == p][:, y == q].sum() for q in (0, 1)] for p in "ab"])
+    share = 100 * mass / mass.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(ax.images[0].get_array(), share, rtol=1e-6)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    assert [t.get_text() for t in ax.texts] == [f"{k:.0f}" for k in share.ravel()]
+    same = jaxsns.plot.plan(plan, groups_x=x, groups_y=y, ax=_ax())
+    np.testing.assert_allclose(same.images[0].get_array(), share, rtol=1e-5)
+    with pytest.raises(ValueError, match="go together"):
+        jaxsns.plot.plan(solution, groups_x=x)
+    with pytest.raises(ValueError, match=r"groups_y must have shape \[m\] = \[15\]"):
+        jaxsns.plot.plan(solution, groups_x=x, groups_y=x)
+
+
+def test_points_of_many_dimensions_are_refused_before_a_plan_is_made(monkeypatch):
+    cloud = jaxsns.PointCloud(R.random((12, 3)), R.random((15, 3)))
+    solution = jaxsns.solve(cloud, epsilon=0.05)
+    monkeypatch.setattr(jaxsns.Solution, "plan", lambda self: 1 / 0)
+    with pytest.raises(ValueError, match=r"lines are drawn in the plane.*principal"):
+        jaxsns.plot.lines(solution)

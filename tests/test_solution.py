@@ -119,3 +119,45 @@ def test_unconverged_value_is_a_lower_bound():
     for steps in (1, 2, 4, 8):
         rough = jaxsns.solve(cost, a, b, epsilon=s.epsilon, max_steps=steps)
         assert float(rough.value) <= float(s.value) + 1e-12
+
+
+def test_printing_makes_no_pass_and_no_arrays(monkeypatch):
+    cost, _, _, s = _solved()
+    x = np.linspace(0, 1, 4)[:, None]
+    divergence = jaxsns.sinkhorn_divergence(x, x + 1, epsilon=0.5)
+    for name in ("plan", "marginals", "value"):
+        monkeypatch.setattr(dual, name, lambda *_: 1 / 0)
+    n, m = cost.shape
+    assert repr(s).startswith(f"Solution({n} x {m}, float64, method='auto'")
+    assert f"marginal error {float(s.error):.2e}" in repr(s)
+    assert s._repr_html_().count("<tr>") == 4
+    assert "CONVERGED" in s._repr_html_()
+    assert repr(divergence).splitlines()[0].endswith("CONVERGED)")
+    assert divergence._repr_html_().count("<tr>") == 4
+    for thing, words in (
+        (s.problem, f"a=float64[{n}], b=float64[{m}], epsilon="),
+        (s.problem.geometry, f"Dense(cost=float64[{n}, {m}])"),
+        (jaxsns.PointCloud(x, x), "PointCloud(x=float64[4, 1], y=float64[4, 1], cost"),
+        (s.counts, "Counts(sweeps="),
+        (jaxsns.largest_entries(s, 2), f"left_out=float64[{n}]"),
+    ):
+        assert words in repr(thing)
+        assert "\n" not in repr(thing)
+
+
+def test_a_divergence_names_what_failed_and_what_others_call_its_parts():
+    x = np.linspace(0, 1, 4)[:, None]
+    bad = np.where(x > 0.9, np.nan, x)
+    divergence = jax.jit(jaxsns.sinkhorn_divergence)(bad, x)
+    assert repr(divergence).startswith("Divergence(value=nan, NONFINITE in ab, aa, bb)")
+    with pytest.raises(jaxsns.NotConvergedError, match="ab, transport of a to b"):
+        divergence.raise_if_failed()
+    for name, words in (
+        ("matrix", r"use ab\.plan\(\)"),
+        ("plan", r"ab\.plan"),
+        ("error", r"ab\.error"),
+    ):
+        with pytest.raises(AttributeError, match=words):
+            getattr(divergence, name)
+    with pytest.raises(AttributeError, match=r"use dense\(\)\.cost"):
+        _ = jaxsns.PointCloud(x, x).cost_matrix

@@ -357,7 +357,7 @@ def test_directions_of_few_rows_are_found_by_a_factor(n):
     for end, factorised in ((s, factor), (other, not factor)):
         assert end.converged
         kind = jaxsns.StepKind.CHOLESKY if factorised else jaxsns.StepKind.CG
-        assert set(end.history.rows()["kind"]) == {jaxsns.StepKind.SWEEP, kind}
+        assert set(end.history.rows()["kind"][:-1]) == {jaxsns.StepKind.SWEEP, kind}
         assert (int(end.counts.linear_steps) == 0) == factorised
     np.testing.assert_allclose(s.plan(), other.plan(), atol=1e-10)
 

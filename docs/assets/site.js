@@ -4,4 +4,19 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const code of document.querySelectorAll("pre > code")) {
     code.tabIndex = 0; // long lines scroll
   }
+  // Parts of the page with one role need names of their own.
+  const number = (selector, words) =>
+    document.querySelectorAll(selector).forEach((part, k) => {
+      part.removeAttribute("aria-labelledby");
+      part.setAttribute("aria-label", `${words} ${k + 1}`);
+    });
+  number(".md-code__nav", "Buttons of code block");
+  number(".md-nav[aria-labelledby]", "Pages, part");
+  // Long names in tables may break after a point, a bracket or an underscore.
+  for (const code of document.querySelectorAll("td code")) {
+    if (code.children.length === 0) {
+      const parts = code.textContent.split(/(?<=[._(,=])(?=\w)/);
+      code.replaceChildren(...parts.flatMap((x, k) => (k ? [document.createElement("wbr"), x] : [x])));
+    }
+  }
 });

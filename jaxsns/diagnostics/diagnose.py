@@ -10,7 +10,7 @@ import numpy as np
 from jaxsns.diagnostics import symptoms
 from jaxsns.diagnostics.symptoms import Numbers
 from jaxsns.geometry import PointCloud
-from jaxsns.losses.divergence import Divergence
+from jaxsns.losses.divergence import TERMS, Divergence
 from jaxsns.numerics import default_tolerance
 from jaxsns.partial import PartialSolution
 from jaxsns.problem import checks
@@ -23,8 +23,8 @@ LARGEST_SEEN = 1 << 24  # pairs of a cloud; of a larger one only some rows [D38]
 
 # Every answer there is, with its cure; docs/statuses.md lists the same names.
 CURES = {
-    "cost not finite": "look at how the costs are computed; +inf alone is allowed in "
-    "a matrix, and forbids a pair",
+    "cost not finite": "look at what computed it (jax_debug_nans stops there); in a "
+    "matrix of costs +inf is allowed, and forbids a pair",
     "cost too large": "+inf forbids a pair; divide costs that are meant, and epsilon, "
     "by a number",
     "epsilon not positive": "give an epsilon > 0; with relative_to= or epsilon=None it "
@@ -206,56 +206,50 @@ def _of_solution(
         yield "overflow", "a number became NaN or infinite on the way"
 
 
-def _lane(solution: Solution) -> tuple[Solution, str]:
+def _lane(subject: Any) -> tuple[Any, str]:
     """Pick the first lane that failed, or that of the largest error; and name it."""
-    lanes = solution.f.shape[:-1]
+    lanes = np.shape(subject.status)
     if not lanes:
-        return solution, ""
-    status, error = np.asarray(solution.status), np.asarray(solution.error)
+        return subject, ""
+    status, error = np.asarray(subject.status), np.asarray(_error(subject))
     failed = np.argwhere(status != Status.CONVERGED)
     worst = np.unravel_index(np.argmax(error), lanes)
     index = tuple(int(i) for i in (failed[0] if len(failed) else worst))
     words = f"lane {index} of {lanes} ({len(failed)} failed): "
-    return jax.tree.map(lambda x: x[index], solution), words
+    return jax.tree.map(lambda x: x[index], subject), words
+
+
+def _error(subject: Any) -> Any:
+    return subject.ab.error if isinstance(subject, Divergence) else subject.error
 
 
 def _of_divergence(divergence: Divergence, tolerance: Any) -> Diagnosis:
-    """One finding a cause: the terms aa and bb have what ab has, under other names."""
-    parts = {
-        k: diagnose(getattr(divergence, k), tolerance=tolerance)
-        for k in ("ab", "aa", "bb")
-    }
-    head = "\n".join(f"{k}: {x.head}" for k, x in parts.items())
-    bad = tuple(x for x in parts["ab"].findings if x.name in VALUES)
+    """One finding a cause: what is wrong with the points or masses explains the rest.
+
+    Only where these are fine each of the three solves is looked at.
+    """
+    divergence, words = _lane(divergence)
+    given = _of_problem(divergence.problem, *_numbers(divergence.problem, tolerance))
+    bad = [(name, what) for name, what in given if name in VALUES]
+    ends: dict[str, list[str]] = {}
+    for k, part in zip(TERMS, divergence.parts, strict=True):
+        ends.setdefault(describe(int(part.status)), []).append(k)
+    head = words + "\n".join(f"{', '.join(ks)}: {end}" for end, ks in ends.items())
     if bad:
-        return Diagnosis(head, tuple(_of_points(divergence, x) for x in bad))
+        renamed = [(name, _renamed(what, divergence.names)) for name, what in bad]
+        return Diagnosis(head, tuple(Finding(n, w, CURES[n]) for n, w in renamed))
     seen: dict[str, Finding] = {}
-    for k, part in parts.items():
-        for x in part.findings:
+    for k, part in zip(TERMS, divergence.parts, strict=True):
+        for x in diagnose(part, tolerance=tolerance).findings:
             what = f"{k}: {x.what}"
             seen.setdefault(x.name, dataclasses.replace(x, what=what))
     return Diagnosis(head, tuple(seen.values()))
 
 
-def _of_points(divergence: Divergence, found: Finding) -> Finding:
-    """Name the cloud, where penalties have put both into a matrix of costs."""
-    problem = _lane(divergence.ab)[0].problem
-    if found.name != "cost not finite" or "cost" not in problem.geometry.arrays:
-        return found
-    words = []
-    for name, part in (("x", divergence.aa), ("y", divergence.bb)):
-        bad = ~np.isfinite(_host(_lane(part)[0].problem.geometry.arrays["cost"]))
-        points = bad.all(axis=1)
-        # Clouds are centred: one bad point may spoil the costs of all.
-        number = "" if points.all() else f"{points.sum()} "
-        first = "" if points.all() else f", the first at index {int(points.argmax())}"
-        if points.any():
-            words.append(f"{name} has {number}points that are NaN or infinite{first}")
-    if not np.isfinite(float(problem.epsilon)):  # derived, and then in all costs
-        words = [
-            "x or y has points that are NaN or infinite; epsilon is derived of them"
-        ]
-    return dataclasses.replace(found, what="; ".join(words) or found.what)
+def _renamed(what: str, names: tuple[str, str]) -> str:
+    """Words about the arrays x and y, under the names that the user's call has."""
+    first, _, rest = what.partition(" ")
+    return f"{dict(zip('xy', names, strict=True)).get(first, first)} {rest}"
 
 
 def diagnose(

@@ -77,10 +77,10 @@ def _bad_costs(x: Numbers) -> Found:
             where = tuple(int(i) for i in np.argwhere(bad)[0])
             yield (
                 "cost not finite",
-                f"{name} has {bad.sum()} entries that are NaN or infinite, the first "
-                f"at {where}",
+                f"{name} has {_number(bad, 'entry', 'entries')} NaN or infinite, the "
+                f"first at {where}",
             )
-    far = forbidden_cost(x.dtype)
+    far = float(np.dtype(x.dtype).type(forbidden_cost(x.dtype)))  # as it was rounded
     size = np.where(np.isfinite(x.cost) & (x.cost != far), np.abs(x.cost), 0)
     large = size >= 1e-5 * far
     if large.any():
@@ -89,6 +89,12 @@ def _bad_costs(x: Numbers) -> Found:
             f"{large.sum()} costs are finite and {1e-5 * far:.0e} or more in size, the "
             f"largest {size.max():.3g}",
         )
+
+
+def _number(bad: np.ndarray, one: str, many: str) -> str:
+    """How many are bad: "1 entry that is", "3 entries that are"."""
+    count = int(bad.sum())
+    return f"{count} {one} that is" if count == 1 else f"{count} {many} that are"
 
 
 def _bad_masses(x: Numbers) -> Found:
@@ -101,6 +107,13 @@ def _bad_masses(x: Numbers) -> Found:
             ),
         )
         return
+    if x.a.sum() == 0 and x.b.sum() == 0:
+        yield (
+            "no mass",
+            "the totals of a and b are 0: nothing can be moved (a side that is left "
+            "out has the total of the other one)",
+        )
+        return
     sides = {"a": x.a, "b": x.b}
     # Equal masses in place of what was left out: their NaN is the other side's.
     sides = {k: v for k, v in sides.items() if not np.isnan(v).all()} or sides
@@ -110,8 +123,8 @@ def _bad_masses(x: Numbers) -> Found:
             i = int(np.argmax(bad))
             yield (
                 "bad mass",
-                f"{name} has {bad.sum()} masses that are negative or not finite, the "
-                f"first {mass[i]:.3g} at index {i}",
+                f"{name} has {_number(bad, 'mass', 'masses')} negative or not finite, "
+                f"the first {mass[i]:.3g} at index {i}",
             )
         elif not mass.sum() > 0:
             yield "no mass", f"the total of {name} is 0: nothing can be moved"

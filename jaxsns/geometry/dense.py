@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import hints
 from jaxsns.geometry import column_maxima
 from jaxsns.geometry.kernel import DenseKernel
 from jaxsns.numerics import (
@@ -46,6 +47,8 @@ class Dense:
     rows: jax.Array | None = None
     columns: jax.Array | None = None
     pallas: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    __repr__ = hints.one_line
 
     stored: ClassVar[bool] = True  # as a matrix
     has_kernel: ClassVar[bool] = True  # see `absorb`

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsns import hints
 from jaxsns.geometry import axis_kernel, costs, grid_statistics, separable_kernel
 from jaxsns.geometry.dense import Dense
 from jaxsns.geometry.separable_kernel import SeparableKernel
@@ -53,6 +54,8 @@ class Grid:
     matrices: Arrays | None = None
     factor: jax.Array | None = None
     tiles: int | None = None
+
+    __repr__ = hints.one_line
 
     stored: ClassVar[bool] = False
     has_kernel: ClassVar[bool] = True

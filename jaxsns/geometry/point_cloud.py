@@ -56,6 +56,8 @@ class PointCloud:
     axis: str | None = None
     pallas: bool = False
 
+    __repr__ = hints.one_line
+
     def __post_init__(self):
         """Refuse an unknown cost; arrays are checked by `make_problem`."""
         if isinstance(self.cost, str) and self.cost not in costs.NAMED:

@@ -5,6 +5,7 @@ JAX. By the conventions of optax's losses: leading axes are a batch, `where` say
 counts, and losses are not reduced.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -112,6 +113,8 @@ def transport_loss(
     )
     depth = x.ndim - 2
     divergence = _lanes(one, depth, x, y, a, b)
+    names = "predictions", "targets"
+    divergence = dataclasses.replace(divergence, names=names)
     return _given(divergence.value, divergence, depth, return_solution)
 
 

@@ -9,11 +9,11 @@ epsilon (m(a) - m(b))^2 / 2 cancels against the masses of the reference measures
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
 from jaxsns import hints
@@ -25,6 +25,8 @@ from jaxsns.problem.inputs import make_problem
 from jaxsns.problem.offsets import Offsets
 from jaxsns.problem.problem import Problem
 from jaxsns.problem.scales import moments
+from jaxsns.recording import summary
+from jaxsns.recording.history import History
 from jaxsns.solution import NotConvergedError, Solution
 from jaxsns.solver import solve
 from jaxsns.status import Status, code
@@ -35,6 +37,21 @@ TERMS = {
     "bb": "transport of b to itself",
 }
 NAMES = tuple(TERMS)
+OWN_ATTRIBUTES = {
+    "matrix": "ab.plan(), a method: it forms [n, m] numbers",
+    "reg_ot_cost": "value; debiased as it is, it needs no correction",
+    "divergence": "value",
+    "geom": "problem.geometry",
+    "a": "problem.a",
+    "b": "problem.b",
+    "errors": "history, after sinkhorn_divergence(..., history=True)",
+    "potentials": "ab.f and ab.g",
+    "potential_a": "ab.f",
+    "potential_b": "ab.g",
+    "n_iters": "ab.counts",
+    "static_b": "no such option: all three terms are always part of it",
+}
+SHARED = ("tolerance", "max_steps", "history")  # options of all three solves
 WEIGHTS = (1.0, -0.5, -0.5)  # [D34]
 ROUNDINGS = 4  # of the typical cost, by which a value of 0 may be negative [D35]
 WORSE = (  # than CONVERGED, the worst last
@@ -48,8 +65,12 @@ WORSE = (  # than CONVERGED, the worst last
 )
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("value", "ab", "aa", "bb", "problem"),
+    meta_fields=("names",),
+)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Divergence:
     """The value and the three solutions behind it.
 
@@ -58,12 +79,16 @@ class Divergence:
       ab: transport of a to b.
       aa: transport of a to itself.
       bb: transport of b to itself.
+      problem: the clouds, masses, epsilon and rho that were given.
+      names: what the caller calls the two clouds, for messages.
     """
 
     value: jax.Array
     ab: Solution
     aa: Solution
     bb: Solution
+    problem: Problem
+    names: tuple[str, str] = ("x", "y")
 
     @property
     def parts(self) -> tuple[Solution, Solution, Solution]:
@@ -94,30 +119,61 @@ class Divergence:
         """[] bool: all three converged."""
         return self.status == code(Status.CONVERGED)
 
+    @property
+    def history(self) -> dict[str, History] | None:
+        """Steps of the three solves by term, if solved with history=True, else None."""
+        found = {k: getattr(self, k).history for k in NAMES}
+        return None if any(x is None for x in found.values()) else found
+
     def __getattr__(self, name: str):
-        """Answer to names of other libraries."""
-        raise hints.attribute(self, name)
+        """Answer to names of other libraries; what a `Solution` has, `ab` has."""
+        if hasattr(Solution, name) or name in Solution.__dataclass_fields__:
+            raise AttributeError(
+                f"'Divergence' has no attribute {name!r}; its three solutions have it: "
+                f"ab.{name}, aa.{name}, bb.{name}"
+            )
+        raise hints.attribute(self, name, hints.ATTRIBUTES | OWN_ATTRIBUTES)
 
     def __repr__(self) -> str:
-        """Say the value and how the three solves went, the verdict first."""
-        parts = zip(NAMES, self.parts, strict=True)
-        lines = "\n".join(f"{name}: {solution!r}" for name, solution in parts)
-        return f"Divergence({self._verdict()})\n{lines}"
+        """Say the value and how the three solves went; no pass is made."""
+        lines = [f"Divergence({self._verdict()})"]
+        return "\n  ".join(lines + [f"{k}: {words}" for k, words in self._terms()])
+
+    def _repr_html_(self) -> str:
+        """Say the same in a table, for notebooks; no pass is made."""
+        rows = [("verdict", self._verdict()), *self._terms()]
+        return summary.table("Divergence", rows)
 
     def _verdict(self) -> str:
         if isinstance(self.value, Tracer):
             return "traced"
         if self.value.ndim:
-            ends, number = np.unique(np.asarray(self.status), return_counts=True)
-            pairs = zip(ends, number, strict=True)
-            counts = ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
-            return f"lanes={self.value.shape}, {counts}"
-        failed = [
-            f"{name} {Status(int(part.status)).name}"
-            for name, part in zip(NAMES, self.parts, strict=True)
-            if not part.converged
-        ]
-        return f"value={float(self.value):.9g}, {', '.join(failed) or 'CONVERGED'}"
+            return f"lanes={self.value.shape}, {summary.ends(self.status)}"
+        failed: dict[str, list[str]] = {}
+        for name, part in zip(NAMES, self.parts, strict=True):
+            if not part.converged:
+                failed.setdefault(Status(int(part.status)).name, []).append(name)
+        ends = [f"{end} in {', '.join(names)}" for end, names in failed.items()]
+        return f"value={float(self.value):.9g}, {'; '.join(ends) or 'CONVERGED'}"
+
+    def _terms(self) -> list[tuple[str, str]]:
+        """One line for each of the three solves."""
+        lines = []
+        for name, part in zip(NAMES, self.parts, strict=True):
+            words = [f"{part.f.shape[-1]} x {part.g.shape[-1]}"]
+            if isinstance(part.status, Tracer):
+                words += ["traced"]
+            elif self.value.ndim:
+                words += [summary.ends(part.status)]
+            else:
+                words += [
+                    Status(int(part.status)).name,
+                    f"marginal error {float(part.error):.1e}",
+                    f"{int(part.counts.sweeps)} sweeps",
+                    f"{int(part.counts.newton_steps)} Newton steps",
+                ]
+            lines.append((name, ", ".join(words)))
+        return lines
 
     def raise_if_failed(self) -> "Divergence":
         """Return self if all converged, else raise; outside `jit` only.
@@ -218,6 +274,13 @@ def _with_offsets(value: jax.Array, problem: Problem, offsets: Offsets) -> jax.A
     return value - jax.lax.stop_gradient(below)
 
 
+def _with_cause(part: Solution, ab: Solution) -> Solution:
+    """NONFINITE where epsilon is NaN because it was derived from costs that are."""
+    spoilt = jnp.isnan(part.epsilon) & (ab.status == code(Status.NONFINITE))
+    status = jnp.where(spoilt, code(Status.NONFINITE), part.status)
+    return dataclasses.replace(part, status=status)
+
+
 # Compiled, since one by one its operations take longer to compile for a new shape.
 _compiled_value = jax.jit(_value)
 
@@ -250,8 +313,9 @@ def sinkhorn_divergence(
         infinite or None: balanced.
       relative_to: epsilon is a multiple of this scale of the costs between x and y;
         "within", the spread of the clouds, does not grow with their distance.
-      **options: tolerance, method, max_steps as in `solve`; the method is that of the
-        transport of a to b, the other two are symmetric.
+      **options: tolerance, method, max_steps, history, progress as in `solve`. The
+        method is that of the transport of a to b, the other two are symmetric; so is
+        what progress shows.
 
     Returns:
       The `Divergence`; look at `.converged`. Differentiable in x, y, a, b, epsilon
@@ -290,7 +354,7 @@ def sinkhorn_divergence(
         geometry = dataclasses.replace(cloud, x=points, y=points)
         return Problem(geometry, mass, mass, problem.epsilon, weight, weight)
 
-    own = {k: v for k, v in options.items() if k in ("tolerance", "max_steps")}
+    own = {k: v for k, v in options.items() if k in SHARED}
     ab = solve(_with_reference(problem), **options)
     aa = solve(
         _with_reference(itself(cloud.x, problem.a, problem.rho_a)),
@@ -302,7 +366,8 @@ def sinkhorn_divergence(
         method="symmetric",
         **own,
     )
+    aa, bb = _with_cause(aa, ab), _with_cause(bb, ab)
     value = _compiled_value(ab.core, aa.core, bb.core)
     if ab.reduced is not None:
         value = _with_offsets(value, problem, ab.reduced.offsets)
-    return Divergence(value, ab, aa, bb)
+    return Divergence(value, ab, aa, bb, problem)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import hints
 from jaxsns.geometry import Grid, PointCloud
 from jaxsns.numerics import is_forbidden, masked, safe_log
 from jaxsns.problem import arguments
@@ -28,6 +29,8 @@ class LargestEntries(NamedTuple):
 
     matrix: "BCOO"  # [n, m] with n k (or m k) entries, in mass; largest first
     left_out: jax.Array  # [n] mass of each row (or [m] column) outside of it
+
+    __repr__ = hints.one_line
 
 
 def _cost_rows(geometry: Any, indices: jax.Array, axis: int) -> jax.Array:

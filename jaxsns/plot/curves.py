@@ -10,37 +10,57 @@ from jaxsns.problem.arguments import as_axis
 from jaxsns.solution import Solution
 from jaxsns.status import Status
 
+EQUAL = 1e-6  # relative difference up to which masses are equal [D68]
+MANY = 500  # atoms, above which their dots are smaller [D68]
 # One colour a status, in the order of the statuses; converged is the quiet one.
 COLOURS = ("C7", "C0", "C1", "C3", "C4", "C5", "C6", "C8")
 
 
 def marginals(
-    solution: Solution | PartialSolution, axis: int = 1, *, ax: Any = None
+    solution: Solution | PartialSolution,
+    axis: int = 1,
+    *,
+    against: str | None = None,
+    ax: Any = None,
 ) -> Any:
-    """Draw the masses that were given and those that the plan has.
+    """Draw the masses that the plan has against those that were wanted.
 
     Args:
       solution: of one problem.
       axis: 1 for the rows (a), 0 for the columns (b).
+      against: "wanted" puts the wanted mass on the horizontal axis, so that atoms whose
+        marginal is met lie on the diagonal; "index" the number of the atom; None:
+        "index" if all wanted masses are equal.
       ax: matplotlib axes, or None.
 
     Returns:
-      The axes: bars for what was given, dots for the sums of the plan.
+      The axes: dots for the sums of the plan, a line for what was wanted.
 
     Raises:
       ImportError: matplotlib is missing. TypeError, ValueError: not a solution of one
-        problem, axis not 0 or 1, traced.
+        problem, axis not 0 or 1, an unknown `against`, traced.
     """
+    if against not in (None, "wanted", "index"):
+        raise ValueError(f"against must be 'wanted' or 'index'; got {against!r}")
     solution, rows = one_problem(solution), as_axis(axis) == 1
     sums = np.asarray(solution.marginals()[0 if rows else 1])
     whole = solution.extended if isinstance(solution, PartialSolution) else solution
     given = np.asarray(whole.problem.a if rows else whole.problem.b)[: sums.size]
     ax = axes(ax)
     name, letter = ("a", "row i") if rows else ("b", "column j")
-    place = np.arange(sums.size)
-    ax.bar(place, given, width=1.0, color="0.85", label=f"given: {name}")
-    ax.plot(place, sums, "C0.", label="of the plan")
-    ax.set(xlabel=letter, ylabel="mass")
+    if against is None:
+        against = "index" if np.ptp(given) <= EQUAL * given.max() else "wanted"
+    if against == "wanted":
+        ends = np.array([given.min(), given.max()])
+        ax.plot(ends, ends, color="0.6", label="wanted = obtained", zorder=1)
+        place, words = given, f"wanted mass ({name})"
+    else:
+        place, words = np.arange(sums.size), letter
+        ax.plot(place, given, color="0.2", label=f"wanted ({name})", zorder=3)
+    size = 6 if sums.size <= MANY else 2
+    ax.plot(place, sums, "C0.", markersize=size, label="obtained (plan)", zorder=2)
+    ax.set(xlabel=words, ylabel="mass")
+    ax.set_ylim(bottom=0)
     ax.legend()
     return ax
 
@@ -86,7 +106,7 @@ def potentials(
     ax.plot(*drawn[1], "C3." if y is None else "C3.-", label="g (columns)")
     ax.set(
         xlabel="index of atom" if x is None and y is None else "position",
-        ylabel="potential / unit of cost",
+        ylabel="potential (unit of cost)",
     )
     ax.legend()
     return ax
@@ -138,7 +158,7 @@ def batch(
     if tolerance is not None:
         ax.axhline(tolerance, color="0.5", linestyle="--", label="tolerance")
     ax.set(
-        xlabel="lane", ylabel="L1 error of both marginals / mass",
+        xlabel="lane", ylabel="relative L1 error of both marginals",
         ylim=(low / 1.5, high * 1.5),
     )  # fmt: skip
     ax.legend()

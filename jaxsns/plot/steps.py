@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 
+from jaxsns.losses.divergence import Divergence
 from jaxsns.plot.axes import axes, concrete
 from jaxsns.recording.history import History, StepKind
 from jaxsns.solution import Solution
 
 AGAINST = {
-    "step": "steps / count",
-    "passes": "passes (exponentials of the whole matrix) / count",
-    "products": "products of the linear solver / count",
+    "step": "steps",
+    "passes": "passes (exponentials of the whole matrix)",
+    "products": "products of the linear solver",
 }
 
 
@@ -27,9 +28,9 @@ def convergence(
     """Draw marginal errors against steps, on a logarithmic scale.
 
     Args:
-      errors: a `Solution` of one problem solved with history=True, its `History`, or
-        [k] L1 errors of both marginals over the mass; not finite ones and zeros are
-        left out.
+      errors: a `Solution` or `Divergence` of one problem solved with history=True, a
+        `History`, or [k] relative L1 errors of both marginals. Zeros and what is not
+        finite are left out.
       steps: [k] at which an array was measured; None: 1 to k.
       against: "step", "passes" or "products", of a history.
       tolerance: drawn as a line if given.
@@ -37,30 +38,51 @@ def convergence(
       **style: for `ax.semilogy`, e.g. label.
 
     Returns:
-      The axes. Of a history Newton steps are triangles, sweeps dots, and a vertical
-      line is where epsilon falls on the path: the error is that at the new epsilon.
+      The axes. Of a history Newton steps are triangles and sweeps dots. At a vertical
+      line epsilon falls on the path, and the error is that at the new epsilon. The
+      square is the error of the solution, found by a pass over the costs. A divergence
+      has a line for each of its three solves.
 
     Raises:
       ImportError: matplotlib is missing. TypeError, ValueError: traced; wrong shapes;
         a solution without a history, or with lanes.
     """
-    kinds, epsilons = None, np.zeros(0)
-    label = "sweeps / count"
-    if isinstance(errors, Solution):
+    if isinstance(errors, Solution | Divergence):
         if errors.history is None:
             raise ValueError(
-                "the solution has no history; solve with history=True for one"
+                f"the {type(errors).__name__} has no history; solve with history=True "
+                "for one"
             )
         errors = errors.history
-    if isinstance(errors, History):
+    if isinstance(errors, History | dict):
         if against not in AGAINST or steps is not None:
             raise ValueError(
                 f"a history has its own steps, and against must be one of "
                 f"{', '.join(map(repr, AGAINST))}; got {against!r}, steps={steps!r}"
             )
-        rows = errors.rows()
-        steps, errors, label = rows[against], rows["error"], AGAINST[against]
-        kinds, epsilons = rows["kind"], rows["epsilon"]
+        terms = errors if isinstance(errors, dict) else {None: errors}
+        rows = {name: history.rows() for name, history in terms.items()}
+        ax = axes(ax)
+        for name, row in rows.items():
+            named = {} if name is None else {"label": name}
+            _draw_history(ax, row, against, named | style, not ax.lines)
+        label = AGAINST[against]
+    else:
+        errors, steps = _measured(errors, steps)
+        ax = axes(ax)
+        known = np.isfinite(errors) & (errors > 0)
+        ax.semilogy(steps[known], errors[known], **({"marker": "."} | style))
+        label = "iterations"
+    if tolerance is not None:
+        ax.axhline(tolerance, color="0.5", linestyle="--", label="tolerance")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel=label, ylabel="relative L1 error of both marginals")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend()
+    return ax
+
+
+def _measured(errors: Any, steps: Any) -> tuple[np.ndarray, np.ndarray]:
     errors = concrete("errors", errors)
     steps = np.arange(1, errors.size + 1) if steps is None else concrete("steps", steps)
     if errors.ndim != 1 or steps.shape != errors.shape:
@@ -68,34 +90,30 @@ def convergence(
             "errors and steps must have one shape [k]; got "
             f"{errors.shape} and {steps.shape}"
         )
-    ax = axes(ax)
+    return errors, steps
+
+
+def _draw_history(
+    ax: Any, rows: dict[str, np.ndarray], against: str, style: dict, labelled: bool
+) -> None:
+    """Draw one line with a marker that says what each step was, and the last check."""
+    steps, errors, kinds = rows[against], rows["error"], rows["kind"]
     known = np.isfinite(errors) & (errors > 0)
-    if kinds is None:
-        ax.semilogy(steps[known], errors[known], **({"marker": "."} | style))
-    else:
-        _kinds(ax, steps, errors, known, kinds, style)
-        for number, k in enumerate(np.flatnonzero(np.diff(epsilons) < 0)):
-            between = (steps[k] + steps[k + 1]) / 2
-            label_once = None if number else "epsilon falls"
-            ax.axvline(between, color="0.85", zorder=0, label=label_once)
-    if tolerance is not None:
-        ax.axhline(tolerance, color="0.5", linestyle="--", label="tolerance")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set(xlabel=label, ylabel="L1 error of both marginals / mass")
-    if tolerance is not None or "label" in style or kinds is not None:
-        ax.legend()
-    return ax
-
-
-def _kinds(ax: Any, steps, errors, known, kinds, style: dict[str, Any]) -> None:
-    """Draw one line, with a marker that says what each step was."""
-    line = ax.semilogy(steps[known], errors[known], **({"linewidth": 0.8} | style))[0]
-    newton = known & (kinds != StepKind.SWEEP)
+    checked = kinds == StepKind.CHECK
+    path = known & ~checked
+    line = ax.semilogy(steps[path], errors[path], **({"linewidth": 0.8} | style))[0]
+    newton = path & (kinds != StepKind.SWEEP)
     for mine, marker, label in (
-        (known & ~newton, ".", "sweep"),
+        (path & ~newton, ".", "sweep"),
         (newton, "^", "Newton step"),
+        (known & checked, "s", "error of the solution"),
     ):
         if mine.any():
-            ax.semilogy(
-                steps[mine], errors[mine], marker, color=line.get_color(), label=label
-            )
+            colour = line.get_color()
+            label = label if labelled else None
+            ax.semilogy(steps[mine], errors[mine], marker, color=colour, label=label)
+    falls = np.flatnonzero(np.diff(rows["epsilon"]) < 0)
+    for number, k in enumerate(falls):
+        between = (steps[k] + steps[k + 1]) / 2
+        label = "epsilon falls" if labelled and not number else None
+        ax.axvline(between, color="0.85", zorder=0, label=label)

@@ -113,7 +113,7 @@ def check_values(problem: Problem) -> None:
 
 
 def check_arrays(geometry: Any, a: jax.Array, b: jax.Array) -> None:
-    """Costs and masses, of which a scale, and so epsilon, may be derived."""
+    """Costs and masses, from which a scale, and so epsilon, may be derived."""
     for name, array in geometry.arrays.items():
         if not is_traced(array):
             bad = not_finite(name, np.asarray(array))

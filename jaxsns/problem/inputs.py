@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsns import hints
 from jaxsns.geometry import Dense, Grid, PointCloud
 from jaxsns.numerics import forbidden_cost, permitted_costs
 from jaxsns.problem.checks import (
@@ -220,6 +221,7 @@ def _as_rho(name: str, value: Any, letter: str, size: int, dtype: Any):
     return jnp.broadcast_to(rho.astype(dtype), (size,))
 
 
+@hints.answered
 def make_problem(
     cost: Any,
     a: Any = None,
@@ -293,9 +295,9 @@ def make_problem(
         masses_a, masses_b = _same_totals(masses_a, masses_b, coarse)
     check_arrays(geometry, masses_a, masses_b)  # before anything is derived of them
     if scale_cost is not None:
-        geometry = geometry.scaled(
-            1 / statistic(scale_cost, geometry, masses_a, masses_b)
-        )
+        scale = statistic(scale_cost, geometry, masses_a, masses_b)
+        # A scale of bad costs would spoil the good ones, and hide which are bad.
+        geometry = geometry.scaled(1 / jnp.where(jnp.isfinite(scale), scale, 1))
     if epsilon is None:
         require(
             relative_to is None,

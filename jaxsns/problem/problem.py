@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import hints
 from jaxsns.numerics import safe_log
 
 
@@ -30,6 +31,8 @@ class Problem:
     epsilon: jax.Array
     rho_a: jax.Array | None = None
     rho_b: jax.Array | None = None
+
+    __repr__ = hints.one_line
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import hints
 from jaxsns.barycentres.fixed_support import as_measures, require_masses
 from jaxsns.geometry import PointCloud
 from jaxsns.numerics import matmul
@@ -40,6 +41,8 @@ class SpaceBarycentre(NamedTuple):
     change: jax.Array
     status: jax.Array
     steps: jax.Array
+
+    __repr__ = hints.one_line
 
     @property
     def converged(self) -> jax.Array:

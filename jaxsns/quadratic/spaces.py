@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsns import hints
 from jaxsns.geometry import Dense, Grid, PointCloud
 from jaxsns.numerics import machine_epsilon, matmul
 from jaxsns.problem.checks import is_traced
@@ -58,6 +59,8 @@ class LowRank:
 
     left: jax.Array
     right: jax.Array
+
+    __repr__ = hints.one_line
 
     @property
     def size(self) -> int:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxsns import hints
+
 
 class Counts(NamedTuple):
     """Work done, int32 scalars."""
@@ -14,6 +16,8 @@ class Counts(NamedTuple):
     linear_steps: jax.Array  # products of the linear solver: two matrix products each
     sparse_steps: jax.Array  # products with a sparse model of the matrix
     passes: jax.Array  # exponentials of the whole matrix; a search of it counts as two
+
+    __repr__ = hints.one_line
 
     def plus(self, **more: jax.Array | int) -> "Counts":
         """Add to some of the counts."""

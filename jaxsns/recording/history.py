@@ -9,14 +9,15 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from jaxsns import hints
 from jaxsns.status import Status
 
-CAPACITY = 512  # rows [D37]
+CAPACITY = 512  # rows of steps [D37]
 COLUMNS = ("step", "kind", "error", "epsilon", "shift", "kept", "passes", "products")
 
 
 class StepKind(enum.IntEnum):
-    """What was done before the sweep that ends every step."""
+    """What was done before the sweep that ends a step; CHECK is the last row."""
 
     SWEEP = 0  # nothing: a Sinkhorn sweep alone
     CG = 1  # a Newton step by conjugate gradients on the exact matrix
@@ -24,6 +25,7 @@ class StepKind(enum.IntEnum):
     PRECONDITIONED = 3  # on the exact matrix, with the largest entries to help
     CHOLESKY = 4  # by a factor of the exact matrix
     MODEL = 5  # Newton's method on the model that a pass over streamed costs left
+    CHECK = 6  # no step: the error of the potentials that are returned
 
 
 class Step(NamedTuple):
@@ -51,14 +53,19 @@ class History:
     """The steps of a solve, at most 512 of them, evenly spread over all.
 
     Attributes:
-      table: [512, 8] a row a step, as `rows` names the columns; NaN below the last.
+      table: [513, 8] a row a step, as `rows` names the columns, NaN below the last
+        step. Row 512 is no step: its error is that of the solution, its kind CHECK.
       count: [] int32 steps that were made.
 
-    The properties are columns, [512] or, out of `vmap`, [lanes, 512].
+    Errors of steps are seen on the stabilised kernel, and below the precision of the
+    dtype they may be smaller than that of the solution, which a pass over the costs
+    finds. The properties are columns, [513] or, out of `vmap`, [lanes, 513].
     """
 
     table: jax.Array
     count: jax.Array
+
+    __repr__ = hints.one_line
 
     def _column(self, name: str) -> jax.Array:
         return self.table[..., COLUMNS.index(name)]

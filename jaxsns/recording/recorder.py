@@ -17,11 +17,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxsns import control
+from jaxsns.recording.counts import Counts
 from jaxsns.recording.history import CAPACITY, COLUMNS, History, Step, StepKind
 from jaxsns.status import Status, code
 
 EVERY = 8  # sweeps between two calls of a listener; Newton steps are all told [D37]
-SWEEP = np.int32(StepKind.SWEEP)
+SWEEP, CHECK = np.int32(StepKind.SWEEP), np.int32(StepKind.CHECK)
 
 
 class RecordingOptions(NamedTuple):
@@ -136,7 +137,7 @@ def record_step(
     table, stride = control.cond(
         full, thinned, lambda *same: same, recorder.table, recorder.stride
     )
-    # Steps between two rows are written to a place that there is not.
+    # Steps between two rows get an index out of range, which `mode="drop"` ignores.
     place = jnp.where(recorder.count % stride == 0, recorder.count // stride, CAPACITY)
     table = table.at[place].set(row, mode="drop")
     return dataclasses.replace(new, table=table, stride=stride)
@@ -150,11 +151,18 @@ def ended(
         _tell(recorder, True, SWEEP, error, 0.0, 1.0, passes, 0, status)
 
 
-def history(recorder: Recorder | None) -> History | None:
-    """What was recorded, None if nobody asked for it."""
+def history(
+    recorder: Recorder | None, error: jax.Array, epsilon: jax.Array, counts: Counts
+) -> History | None:
+    """What was recorded, None if nobody asked for it; `error` is that of the result."""
     if recorder is None or recorder.table is None:
         return None
-    return History(recorder.table, recorder.count)
+    products = counts.linear_steps + counts.sparse_steps
+    row = (recorder.count, CHECK, error, epsilon, 0.0, 1.0, counts.passes, products)
+    dtype = recorder.table.dtype
+    last = jnp.stack([jnp.asarray(x).astype(dtype) for x in row])
+    table = jnp.concatenate([recorder.table, last[None]])
+    return History(table, recorder.count)
 
 
 def _due(count: jax.Array, kind: ArrayLike) -> jax.Array:

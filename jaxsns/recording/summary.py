@@ -1,4 +1,7 @@
-"""One line about a result: sizes, dtype and how it went, but no array."""
+"""A few words about a result: sizes, dtype and how it went, but no array."""
+
+import html
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +9,22 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsns.status import Status
+
+
+def ends(status: jax.Array) -> str:
+    """How the problems of a batch ended, counted: "CONVERGED: 2, STALLED: 1"."""
+    names, number = np.unique(np.asarray(status), return_counts=True)
+    pairs = zip(names, number, strict=True)
+    return ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
+
+
+def table(title: str, rows: Sequence[Sequence[str]]) -> str:
+    """HTML table for notebooks; the first cell of a row is its heading."""
+    body = ""
+    for first, *rest in rows:
+        cells = "".join(f"<td>{html.escape(x)}</td>" for x in rest)
+        body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
+    return f"<table><caption>{html.escape(title)}</caption>{body}</table>"
 
 
 def one_line(
@@ -24,9 +43,7 @@ def one_line(
     if isinstance(status, Tracer):
         return head + ", traced)"
     if size.ndim > 0:
-        names, number = np.unique(np.asarray(status), return_counts=True)
-        pairs = zip(names, number, strict=True)
-        found = ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
+        found = ends(status)
         worst, most = float(jnp.max(size)), int(jnp.max(steps))
         return (
             f"{head}, batch={size.shape}, {found}, worst {name}={worst:.1e}, "
