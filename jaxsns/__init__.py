@@ -19,6 +19,7 @@ from jaxsns.exact import ExactSolution, solve_exact
 from jaxsns.geometry import Dense, Grid, PointCloud, costs
 from jaxsns.interop import ott
 from jaxsns.interop.export import register_for_export
+from jaxsns.layers.projection import sinkhorn_projection
 from jaxsns.layers.selecting import soft_quantile, soft_top_k
 from jaxsns.layers.sorting import soft_rank, soft_sort
 from jaxsns.layers.transport import (
@@ -114,6 +115,7 @@ __all__ = [
     "round_to_permutation",
     "sample_pairs",
     "sinkhorn_divergence",
+    "sinkhorn_projection",
     "soft_quantile",
     "soft_rank",
     "soft_sort",
