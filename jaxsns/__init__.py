@@ -60,6 +60,7 @@ from jaxsns.solution import NotConvergedError, Solution
 from jaxsns.solver import solve
 from jaxsns.solvers.options import NewtonOptions, SinkhornOptions, SNSOptions
 from jaxsns.solvers.sinkhorn.fixed_length import unrolled_sinkhorn
+from jaxsns.sparse import SparseSolution, solve_sparse
 from jaxsns.status import Status, describe
 
 __version__ = "0.1.0"
@@ -88,6 +89,7 @@ __all__ = [
     "SinkhornOptions",
     "Solution",
     "SpaceBarycentre",
+    "SparseSolution",
     "Status",
     "Step",
     "StepKind",
@@ -124,6 +126,7 @@ __all__ = [
     "solve_exact",
     "solve_partial",
     "solve_quadratic",
+    "solve_sparse",
     "space_barycentre",
     "transport_attention",
     "transport_loss",

@@ -27,6 +27,7 @@ FLOORS = [
     {"partial"},
     {"losses", "plans", "ragged", "gaussian", "barycentres"},
     {"layers", "quadratic", "exact"},
+    {"layers", "quadratic", "sparse"},
     {"diagnostics", "plot", "interop"},
 ]
 FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}
