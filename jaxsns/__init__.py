@@ -19,6 +19,7 @@ from jaxsns.exact import ExactSolution, solve_exact
 from jaxsns.geometry import Dense, Grid, PointCloud, costs
 from jaxsns.interop import ott
 from jaxsns.interop.export import register_for_export
+from jaxsns.layers.dustbin import dustbin_matching
 from jaxsns.layers.projection import sinkhorn_projection
 from jaxsns.layers.selecting import soft_quantile, soft_top_k
 from jaxsns.layers.sorting import soft_rank, soft_sort
@@ -32,6 +33,8 @@ from jaxsns.losses.matching import (
     matching_cross_entropy,
     matching_cross_entropy_with_integer_labels,
 )
+from jaxsns.losses.monge import monge_gap
+from jaxsns.losses.sliced import sliced_map, sliced_wasserstein
 from jaxsns.partial import PartialSolution, solve_partial
 from jaxsns.plans.entries import (
     LargestEntries,
@@ -99,6 +102,7 @@ __all__ = [
     "costs",
     "describe",
     "diagnose",
+    "dustbin_matching",
     "fixed_support_barycentre",
     "free_support_barycentre",
     "gaussian",
@@ -108,6 +112,7 @@ __all__ = [
     "match_graphs",
     "matching_cross_entropy",
     "matching_cross_entropy_with_integer_labels",
+    "monge_gap",
     "ott",
     "plot",
     "quadratic_map",
@@ -118,6 +123,8 @@ __all__ = [
     "sample_pairs",
     "sinkhorn_divergence",
     "sinkhorn_projection",
+    "sliced_map",
+    "sliced_wasserstein",
     "soft_quantile",
     "soft_rank",
     "soft_sort",

@@ -35,9 +35,7 @@ TRIALS = 30  # of a search [D62]
 MARGIN = 0.05  # of its bracket, nearer to whose ends no trial is [D62]
 SHORT = 0.5  # length of a step below which a sweep follows [D62]
 FIT_PASSES = 50  # of Newton's method for each potential alone [D62]
-PROGRESS = (
-    0.5  # of the error; a step that solved its support and left more stalls [D62]
-)
+PROGRESS = 0.5  # of the error: a step that solved its support leaves less [D62]
 
 
 class Options(NamedTuple):
