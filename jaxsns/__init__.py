@@ -5,6 +5,7 @@
 """
 
 from jaxsns import gaussian, plot, ragged
+from jaxsns.barycentres.debiased import DebiasedBarycentre, debiased_barycentre
 from jaxsns.barycentres.fixed_support import (
     Barycentre,
     fixed_support_barycentre,
@@ -71,6 +72,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Barycentre",
     "Counts",
+    "DebiasedBarycentre",
     "Dense",
     "Diagnosis",
     "Divergence",
@@ -100,6 +102,7 @@ __all__ = [
     "c_transform",
     "check",
     "costs",
+    "debiased_barycentre",
     "describe",
     "diagnose",
     "dustbin_matching",
