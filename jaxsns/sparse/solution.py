@@ -139,8 +139,8 @@ class SparseSolution:
           nse entries, the data are NaN.
 
         Raises:
-          TypeError: without nse inside `jit`. ValueError: too small an nse outside it;
-          a solution with lanes (use `jax.vmap`).
+          TypeError: without nse inside `jit`.
+          ValueError: too small an nse outside it; a solution with lanes (`jax.vmap`).
         """
         from jax.experimental.sparse import BCOO  # half the time of importing all of us
 
