@@ -14,6 +14,7 @@ from jaxsns.barycentres.free_support import (
     FreeBarycentre,
     free_support_barycentre,
 )
+from jaxsns.constrained import ConstrainedSolution, solve_constrained
 from jaxsns.diagnostics.checkify import check
 from jaxsns.diagnostics.diagnose import Diagnosis, Finding, diagnose
 from jaxsns.exact import ExactSolution, solve_exact
@@ -71,6 +72,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Barycentre",
+    "ConstrainedSolution",
     "Counts",
     "DebiasedBarycentre",
     "Dense",
@@ -134,6 +136,7 @@ __all__ = [
     "soft_top_k",
     "solve",
     "solve_exact",
+    "solve_constrained",
     "solve_partial",
     "solve_quadratic",
     "solve_sparse",

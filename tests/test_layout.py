@@ -28,6 +28,7 @@ FLOORS = [
     {"losses", "plans", "ragged", "gaussian", "barycentres"},
     {"layers", "quadratic", "exact"},
     {"layers", "quadratic", "sparse"},
+    {"layers", "quadratic", "sparse", "constrained"},
     {"diagnostics", "plot", "interop"},
 ]
 FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}
