@@ -5,6 +5,7 @@
 """
 
 from jaxsns import gaussian, plot, ragged
+from jaxsns.barycentres.debiased import DebiasedBarycentre, debiased_barycentre
 from jaxsns.barycentres.fixed_support import (
     Barycentre,
     fixed_support_barycentre,
@@ -13,12 +14,15 @@ from jaxsns.barycentres.free_support import (
     FreeBarycentre,
     free_support_barycentre,
 )
+from jaxsns.constrained import ConstrainedSolution, solve_constrained
 from jaxsns.diagnostics.checkify import check
 from jaxsns.diagnostics.diagnose import Diagnosis, Finding, diagnose
 from jaxsns.exact import ExactSolution, solve_exact
 from jaxsns.geometry import Dense, Grid, PointCloud, costs
 from jaxsns.interop import ott
 from jaxsns.interop.export import register_for_export
+from jaxsns.layers.dustbin import dustbin_matching
+from jaxsns.layers.projection import sinkhorn_projection
 from jaxsns.layers.selecting import soft_quantile, soft_top_k
 from jaxsns.layers.sorting import soft_rank, soft_sort
 from jaxsns.layers.transport import (
@@ -31,6 +35,8 @@ from jaxsns.losses.matching import (
     matching_cross_entropy,
     matching_cross_entropy_with_integer_labels,
 )
+from jaxsns.losses.monge import monge_gap
+from jaxsns.losses.sliced import sliced_map, sliced_wasserstein
 from jaxsns.partial import PartialSolution, solve_partial
 from jaxsns.plans.entries import (
     LargestEntries,
@@ -59,13 +65,16 @@ from jaxsns.solution import NotConvergedError, Solution
 from jaxsns.solver import solve
 from jaxsns.solvers.options import NewtonOptions, SinkhornOptions, SNSOptions
 from jaxsns.solvers.sinkhorn.fixed_length import unrolled_sinkhorn
+from jaxsns.sparse import SparseSolution, solve_sparse
 from jaxsns.status import Status, describe
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Barycentre",
+    "ConstrainedSolution",
     "Counts",
+    "DebiasedBarycentre",
     "Dense",
     "Diagnosis",
     "Divergence",
@@ -87,6 +96,7 @@ __all__ = [
     "SinkhornOptions",
     "Solution",
     "SpaceBarycentre",
+    "SparseSolution",
     "Status",
     "Step",
     "StepKind",
@@ -94,8 +104,10 @@ __all__ = [
     "c_transform",
     "check",
     "costs",
+    "debiased_barycentre",
     "describe",
     "diagnose",
+    "dustbin_matching",
     "fixed_support_barycentre",
     "free_support_barycentre",
     "gaussian",
@@ -105,6 +117,7 @@ __all__ = [
     "match_graphs",
     "matching_cross_entropy",
     "matching_cross_entropy_with_integer_labels",
+    "monge_gap",
     "ott",
     "plot",
     "quadratic_map",
@@ -114,14 +127,19 @@ __all__ = [
     "round_to_permutation",
     "sample_pairs",
     "sinkhorn_divergence",
+    "sinkhorn_projection",
+    "sliced_map",
+    "sliced_wasserstein",
     "soft_quantile",
     "soft_rank",
     "soft_sort",
     "soft_top_k",
     "solve",
+    "solve_constrained",
     "solve_exact",
     "solve_partial",
     "solve_quadratic",
+    "solve_sparse",
     "space_barycentre",
     "transport_attention",
     "transport_loss",

@@ -26,7 +26,7 @@ FLOORS = [
     {"solver"},
     {"partial"},
     {"losses", "plans", "ragged", "gaussian", "barycentres"},
-    {"layers", "quadratic", "exact"},
+    {"layers", "quadratic", "exact", "sparse", "constrained"},
     {"diagnostics", "plot", "interop"},
 ]
 FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}

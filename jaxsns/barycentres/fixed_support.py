@@ -61,7 +61,8 @@ class Barycentre:
         return "Barycentre" + one_line(sizes, self.status, self.steps, error=self.error)
 
 
-def _as_costs(costs: Any, number: int) -> jax.Array:
+def as_costs(costs: Any, number: int) -> jax.Array:
+    """Check costs [n, m] or [K, n, m], or a geometry, of `number` measures."""
     if isinstance(costs, Dense | PointCloud):
         costs = costs.dense().cost
     costs = as_float("costs", costs)
@@ -227,7 +228,7 @@ def fixed_support_barycentre(
     """
     slack = slack_of("masses", masses)
     masses, weights, epsilon = as_measures(masses, weights, epsilon)
-    costs = _as_costs(costs, masses.shape[0])
+    costs = as_costs(costs, masses.shape[0])
     if costs.shape[-2] != masses.shape[1]:
         raise ValueError(
             f"masses must have shape [K, n] with n = {costs.shape[-2]} to match costs "

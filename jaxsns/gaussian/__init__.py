@@ -13,15 +13,27 @@ from jaxsns.gaussian.bures import (
     optimal_map,
     squared_distance,
 )
+from jaxsns.gaussian.mixtures import (
+    Mixture,
+    MixtureBarycentre,
+    MixtureTransport,
+    mixture_barycentre,
+    mixture_transport,
+)
 
 __all__ = [
     "GaussianBarycentre",
+    "Mixture",
+    "MixtureBarycentre",
+    "MixtureTransport",
     "affine_map",
     "barycentre",
     "bures",
     "exponential",
     "geodesic",
     "logarithm",
+    "mixture_barycentre",
+    "mixture_transport",
     "optimal_map",
     "squared_distance",
 ]
