@@ -208,6 +208,11 @@ def test_one_dimension_and_commuting_matrices():
     close(gaussian.geodesic(ca, cb, 0.5), q @ np.diag(middle) @ q.T)
 
 
+def test_a_number_of_python_takes_the_dtype_of_the_covariances():
+    a, b = A.astype(np.float32), B.astype(np.float32)
+    assert gaussian.geodesic(a, b, 0.25).dtype == np.float32
+
+
 def test_geodesic_has_constant_speed_and_logarithm_inverts_exponential():
     whole = gaussian.bures(A, B)
     for t in (0.0, 0.25, 0.5, 1.0):

@@ -37,10 +37,14 @@ _KINDS = {"tangent": ANY, "metric": DEFINITE}
 
 
 def arrays(values: dict[str, Any]) -> list[Any]:
-    """Bring arrays to one dtype; letters stand for sizes that must agree, > 0."""
+    """Bring arrays to one dtype; letters stand for sizes that must agree, > 0.
+
+    A number of Python takes the dtype of the others.
+    """
     present = {n: v for n, v in values.items() if v is not None or n not in _OPTIONAL}
     given = {n: as_float(n, v) for n, v in present.items()}
-    dtype = np.result_type(*[x.dtype for x in given.values()])
+    own = [x.dtype for n, x in given.items() if not isinstance(values[n], int | float)]
+    dtype = np.result_type(*own)
     sizes: dict[str, int] = {}
     for name, x in given.items():
         letters = _SHAPES[name].split()
