@@ -316,6 +316,11 @@ def _explicit(x: Any) -> tuple[tuple[str, ...], ...]:
     )
 
 
+def is_divided(x: Any) -> bool:
+    """Whether an array is divided along any Explicit axis of a mesh."""
+    return any(_explicit(x))
+
+
 def _lanes_divided(batched: Any, arguments: Any) -> tuple[Any, tuple[str, ...]]:
     """Mesh and Explicit axes along which lanes are divided, if they are."""
     pairs = zip(jax.tree.leaves(arguments), jax.tree.leaves(batched), strict=True)

@@ -13,6 +13,7 @@ os.environ["XLA_FLAGS"] = (
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 from jax.sharding import AxisType, NamedSharding, PartitionSpec  # noqa: E402
 
 import jaxsns  # noqa: E402
@@ -156,6 +157,15 @@ def explicit(name):
     same(f"{name}, explicit, shared", other, np.asarray(others), 1e-7)
 
 
+def whole_batch():
+    """A batch as one array is refused by name; under `vmap` it may be divided."""
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Explicit,))
+    values = jnp.asarray(RANDOM.random((8, 6)))
+    divided = jax.device_put(values, NamedSharding(mesh, LANES))
+    with pytest.raises(TypeError, match="values must not be divided along Explicit"):
+        jaxsns.soft_sort(divided)
+
+
 def nothing_varies():
     """What all devices have alike gives what is known to be alike."""
     cost = jnp.asarray(RANDOM.random((6, 7)))
@@ -172,8 +182,9 @@ if __name__ == "__main__":
     checks = {name: lambda name=name: inside(name, 1) for name in FUNCTIONS}
     for name in ("auto", "sort"):
         checks[f"{name} in lanes"] = lambda name=name: inside(name, 2)
-    for name in ("auto", "larger", "divergence"):
+    for name in ("auto", "larger", "divergence", "sort"):
         checks[f"{name} explicit"] = lambda name=name: explicit(name)
+    checks["whole batch"] = whole_batch
     checks["nothing varies"] = nothing_varies
     for check in sys.argv[1:] or checks:
         checks[check]()

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns import control
 from jaxsns.geometry import Dense
 from jaxsns.problem import arguments
 from jaxsns.problem.arguments import nan_unless
@@ -74,6 +75,11 @@ def along(
 def prepare(values: Any, axis: Any, where: Any, epsilon: Any, tolerance: Any):
     """Checked values and mask with the axis last, and the numbers in their dtype."""
     values = as_float("values", values)
+    if control.is_divided(values):
+        raise TypeError(
+            "values must not be divided along Explicit axes of a mesh as one array; "
+            "use jax.vmap over the batch, which may be, or a mesh with Auto axes"
+        )
     if values.ndim == 0 or values.size == 0:
         raise ValueError(
             f"values must have an axis and be non-empty; got {values.shape}"

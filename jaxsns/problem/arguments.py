@@ -75,7 +75,9 @@ def positive(name: str, value: jax.Array) -> jax.Array:
 
 def nan_unless(ok: jax.Array, x: jax.Array) -> jax.Array:
     """Return x, or NaN if not `ok`, in the derivatives as well."""
-    return x * jnp.where(ok, 1, jnp.nan).astype(x.dtype)
+    # 1 / 1 or 0 / 0: `vmap` along Explicit axes of a mesh takes no select of constants.
+    one = jnp.asarray(ok).astype(x.dtype)
+    return x * (one / one)
 
 
 # [D35]
