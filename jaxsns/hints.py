@@ -169,10 +169,15 @@ def brief(value: Any) -> str:
 
 
 def one_line(self: Any) -> str:
-    """`repr` of a dataclass or named tuple of arrays; what is None is left out."""
+    """`repr` of a dataclass or named tuple of arrays.
+
+    What is None is left out, and a switch that is off by default and is off.
+    """
     names = getattr(self, "_fields", None)
     if names is None:
-        names = [field.name for field in dataclasses.fields(self) if field.repr]
+        off = lambda x: x.default is False and getattr(self, x.name) is False
+        fields = [x for x in dataclasses.fields(self) if x.repr and not off(x)]
+        names = [field.name for field in fields]
     shown = [(name, getattr(self, name)) for name in names]
     words = [f"{name}={brief(value)}" for name, value in shown if value is not None]
     return f"{type(self).__name__}({', '.join(words)})"

@@ -25,9 +25,11 @@ ASKING = {"default_backend", "devices", "local_devices", "platform_dependent"}
 # Where the package asks for the platform, and the test that takes the other side.
 CHOICES = {
     "control.py": "the function that is replaced",
+    "exact/costs.py": "exact",
     "geometry/column_maxima.py": "dense",
     "geometry/memory.py": "test_memory_of_a_device",
     "geometry/pallas.py": "compiled kernels: test_pallas, on an accelerator",
+    "layers/projection.py": "projection",
     "linear/lapack.py": "matrices",
     "linear/mapping.py": "test_maps, and all others",
     "solvers/batched/in_step.py": "tiny",
@@ -129,6 +131,20 @@ def dense():
     return lambda c: jaxsns.geometry.Dense(c).absorb(c[:, 0], 0.1)[1], cost
 
 
+def exact():
+    """Least reduced costs of a few active rows at a time, or of all."""
+
+    def function(cost):
+        s = jaxsns.solve_exact(cost)
+        return s.f, s.g, s.value, s.plan(), s.status
+
+    return function, R.random((9, 9))
+
+
+def projection():
+    return jaxsns.sinkhorn_projection, R.normal(size=(5, 4, 4))
+
+
 CASES = {
     "tiny": (tiny, 1e-15),
     "each its cost": (each_its_cost, 3e-10),
@@ -136,6 +152,8 @@ CASES = {
     "streamed": (streamed, 1e-12),
     "matrices": (matrices, 1e-14),
     "dense": (dense, 0),
+    "exact": (exact, 1e-14),
+    "projection": (projection, 0),
 }
 
 
