@@ -14,7 +14,11 @@ import jaxsns
 from jaxsns.geometry import pallas_softmin
 from jaxsns.solvers.batched import pallas_sweeps
 
-pytestmark = pytest.mark.accelerator
+pytestmark = [
+    pytest.mark.accelerator,
+    # jax 0.12 says so where a kernel is lowered for a GPU; D48 says what follows.
+    pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning"),
+]
 
 R = np.random.default_rng(0)
 KERNEL = {"cuda": "xla.gpu.triton", "rocm": "xla.gpu.triton", "tpu": "tpu_custom_call"}

@@ -146,7 +146,7 @@ def projection():
 
 
 CASES = {
-    "tiny": (tiny, 1e-15),
+    "tiny": (tiny, 1e-14),
     "each its cost": (each_its_cost, 3e-10),
     "one cost": (one_cost, 1e-12),
     "streamed": (streamed, 1e-12),
