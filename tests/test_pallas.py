@@ -21,7 +21,10 @@ pytestmark = [
 ]
 
 R = np.random.default_rng(0)
-KERNEL = {"cuda": "xla.gpu.triton", "rocm": "xla.gpu.triton", "tpu": "tpu_custom_call"}
+KERNEL = {"tpu": "tpu_custom_call"}
+# From jax 0.12 Triton lowers only where there is a GPU.
+if tuple(map(int, jax.__version__.split(".")[:2])) < (0, 12):
+    KERNEL |= {"cuda": "xla.gpu.triton", "rocm": "xla.gpu.triton"}
 
 
 def number(x):
