@@ -22,6 +22,7 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).parent.parent
 FENCE = re.compile(r"^```(\w*)(.*?)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TITLE = re.compile(r'title="([^"]*)"')
+KEPT = ("jax_enable_x64", "jax_persistent_cache_min_compile_time_secs")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?!\w)")
 
 
@@ -115,6 +116,17 @@ def run(path, peers=()):
     return {"failed": "\n".join(wrong) or None, "gaps": gaps}
 
 
+@contextlib.contextmanager
+def settings_kept():
+    """What a page sets of JAX, such as float64, ends with the page."""
+    import jax
+
+    kept = {name: getattr(jax.config, name) for name in KEPT}
+    yield
+    for name, value in kept.items():
+        jax.config.update(name, value)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("pages", nargs="+")
@@ -124,7 +136,7 @@ def main():
     out = {}
     for name in arguments.pages:
         with tempfile.TemporaryDirectory() as empty:
-            with contextlib.chdir(arguments.into or empty):
+            with contextlib.chdir(arguments.into or empty), settings_kept():
                 out[name] = run(ROOT / name, arguments.peers)
             saved = [p for p in pathlib.Path(empty).iterdir() if p.is_file()]
             out[name]["pictures"] = sorted(path.name for path in saved)
