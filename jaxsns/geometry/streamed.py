@@ -36,7 +36,7 @@ class Streamed:
       y: [m, d] points.
       cost: as in `PointCloud`, settled (`learnable.settled`).
       factor: scalar by which costs are multiplied; 1 if None.
-      block: columns that are formed at a time; None: about 2 million entries.
+      block: columns that are formed at a time, at most; None: about 2 million entries.
       mesh: devices among which the columns are divided, or None.
       pallas: whether soft minima and marginals come from a kernel written in Pallas.
     """
@@ -130,11 +130,10 @@ class Streamed:
         """Itself without its columns, for a function of some of them."""
         return dataclasses.replace(self, y=self.y[:1], mesh=None)
 
-    def block_size(self, multiple: int = 1) -> int:
-        """Columns at a time, a multiple of a number."""
+    def block_size(self) -> int:
+        """Columns at a time, at most."""
         n, m = self.shape
-        size = self.block or max(BLOCK // n, 1)
-        return max(min(size, m) // multiple, 1) * multiple
+        return min(self.block or max(BLOCK // n, 1), m)
 
     def columns(
         self,
@@ -161,7 +160,7 @@ class Streamed:
           The sums and the outputs [m, ...], the latter divided among the devices as
           the columns are. One pass; sums over devices are added up by one collective.
         """
-        size = self.block_size(multiple)
+        size = self.block_size()
 
         def run(operands, mine, real=None, axis=None):
             f, epsilon, local, shared = operands
@@ -173,7 +172,7 @@ class Streamed:
                     z = jnp.where(real[:, None], z, -jnp.inf)
                 return function(z, values, shared)
 
-            return blocks.scan(block, (mine, real), size, axis)
+            return blocks.scan(block, (mine, real), size, axis, multiple)
 
         operands, mine = (f, epsilon, self._alone(), shared), (self.y, inputs)
         if self.mesh is None:
