@@ -160,6 +160,7 @@ def _append(x: jax.Array, value: jax.Array, wanted: bool) -> jax.Array:
     return jnp.concatenate([x, value[None].astype(x.dtype)]) if wanted else x
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def extend(problem: Problem, share: jax.Array, row: bool, column: bool) -> Problem:
     """Add virtual atoms of cost zero so that `share` of the mass is moved.
 

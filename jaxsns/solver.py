@@ -196,7 +196,7 @@ def solve(
             "'auto', 'newton' or 'sinkhorn', or geometry.dense()"
         )
     options = _limited(problem, chosen.options, tolerance, max_steps)
-    if not problem.geometry.formed().has_kernel:
+    if not problem.geometry.has_kernel:
         driver.check(name, options, continuation)
     path = chosen.path if continuation is None else bool(continuation)
     if path and name in ("fixed", "sns"):

@@ -227,7 +227,7 @@ def solve_exact(
     )
     start = initial(problem, init)
     geometry = problem.geometry
-    in_blocks = isinstance(geometry, PointCloud) and not geometry.formed().stored
+    in_blocks = isinstance(geometry, PointCloud) and not geometry.stored
     if isinstance(geometry, Grid):
         problem = problem.dense()
     stopped = jax.lax.stop_gradient((problem, wanted, steps, start))

@@ -118,6 +118,23 @@ class PointCloud:
         """The arrays behind it by name, for checks of their values."""
         return {"x": self.x, "y": self.y}
 
+    @property
+    def stored(self) -> bool:
+        """Whether a solve runs on a matrix; known when compiled."""
+        if self.mesh is not None or self.streamed:
+            return False
+        return self.streamed is False or memory.fits(*self.shape, self.dtype)
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether a solve runs on kernels of a matrix; else costs are streamed."""
+        return self.stored
+
+    @property
+    def streams_rows(self) -> bool:
+        """Whether rows are divided among devices, so that its transpose is solved."""
+        return self.mesh is not None
+
     def astype(self, dtype: jnp.dtype) -> "PointCloud":
         """Return the same points in another dtype."""
         x, y = jnp.asarray(self.x, dtype), jnp.asarray(self.y, dtype)
@@ -178,10 +195,7 @@ class PointCloud:
             return TransposedCost(
                 dataclasses.replace(other, mesh=Mesh(self.mesh, self.axis))
             )
-        streamed = self.streamed
-        if streamed is None:
-            streamed = not memory.fits(*self.shape, self.dtype)
-        return self.in_blocks() if streamed else self.dense()
+        return self.dense() if self.stored else self.in_blocks()
 
     def settled(self) -> "PointCloud":
         """Return the same costs with their parameters as data; see `learnable`."""

@@ -1,6 +1,6 @@
 """What the rest of the package asks of a cost, wherever it comes from."""
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,20 @@ class Geometry(Protocol):
     runs on what `formed` returns.
     """
 
-    stored: ClassVar[bool]  # as a matrix
-    has_kernel: ClassVar[bool]  # `absorb` builds one; else costs are streamed
-    streams_rows: ClassVar[bool]  # only its transpose can be solved
+    @property
+    def stored(self) -> bool:
+        """Whether a solve runs on a matrix."""
+        ...
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether a solve runs on what `absorb` builds; else costs are streamed."""
+        ...
+
+    @property
+    def streams_rows(self) -> bool:
+        """Whether only its transpose can be solved."""
+        ...
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -41,7 +41,11 @@ def _points(name: str, value: Any, letters: str, like: Any = None, axis: int = -
 
 def _masked(name: str, where: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Points with zeros where they do not count, and masses of total 1."""
-    mask = arguments.as_mask(name, where, x.shape[:-1])
+    return _with_masses(arguments.as_mask(name, where, x.shape[:-1]), x)
+
+
+@jax.jit
+def _with_masses(mask: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     mass = mask.astype(x.dtype)
     total = jnp.sum(mass, axis=-1, keepdims=True)
     return jnp.where(mask[..., None], x, 0), mass / jnp.where(total > 0, total, 1)

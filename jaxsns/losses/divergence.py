@@ -265,6 +265,7 @@ def _value_jvp(primals, tangents):
     return _value(*primals), slope
 
 
+@jax.jit
 def _with_offsets(value: jax.Array, problem: Problem, offsets: Offsets) -> jax.Array:
     """[] value with what the costs between the clouds lost; 0 for rounding below 0."""
     value = value + offsets.value(problem.a, problem.b)
@@ -274,10 +275,15 @@ def _with_offsets(value: jax.Array, problem: Problem, offsets: Offsets) -> jax.A
     return value - jax.lax.stop_gradient(below)
 
 
+@jax.jit
+def _cause(epsilon: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
+    """[] status: NONFINITE where epsilon is NaN because of costs that are not finite."""
+    spoilt = jnp.isnan(epsilon) & (other == code(Status.NONFINITE))
+    return jnp.where(spoilt, code(Status.NONFINITE), own)
+
+
 def _with_cause(part: Solution, ab: Solution) -> Solution:
-    """NONFINITE where epsilon is NaN because it was derived from costs that are."""
-    spoilt = jnp.isnan(part.epsilon) & (ab.status == code(Status.NONFINITE))
-    status = jnp.where(spoilt, code(Status.NONFINITE), part.status)
+    status = _cause(part.epsilon, part.status, ab.status)
     return dataclasses.replace(part, status=status)
 
 

@@ -92,9 +92,14 @@ def usable(*solutions: Any) -> jax.Array:
     good solves stall at the precision of the dtype. Invalid input, unequal totals,
     infeasible problems and numbers that are not finite never count.
     """
+    return _all_usable([(x.status, x.error) for x in solutions])
+
+
+@jax.jit
+def _all_usable(ends: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
     known = []
-    for solution in solutions:
-        status, small = solution.status, solution.error <= LARGEST_ERROR
+    for status, error in ends:
         ended = (status == code(Status.STALLED)) | (status == code(Status.MAX_STEPS))
-        known.append((status == code(Status.CONVERGED)) | (ended & small))
+        small = ended & (error <= LARGEST_ERROR)
+        known.append((status == code(Status.CONVERGED)) | small)
     return functools.reduce(jnp.logical_and, known)

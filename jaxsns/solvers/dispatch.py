@@ -51,7 +51,7 @@ def execute(
     plain = method == "fixed"
     if isinstance(options, NewtonOptions):
         plain = options.linear_solver == "auto"
-    plain &= problem.balanced and problem.geometry.formed().stored
+    plain &= problem.balanced and problem.geometry.stored
     lockstep = None
     if max(n, m) <= LARGEST_IN_STEP and plain:
         lockstep = functools.partial(in_step.solve, path)
