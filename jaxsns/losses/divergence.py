@@ -277,7 +277,7 @@ def _with_offsets(value: jax.Array, problem: Problem, offsets: Offsets) -> jax.A
 
 @jax.jit
 def _cause(epsilon: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
-    """[] status: NONFINITE where epsilon is NaN because of costs that are not finite."""
+    """[] status: NONFINITE where costs that are not finite made epsilon NaN."""
     spoilt = jnp.isnan(epsilon) & (other == code(Status.NONFINITE))
     return jnp.where(spoilt, code(Status.NONFINITE), own)
 
