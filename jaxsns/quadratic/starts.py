@@ -45,6 +45,7 @@ def _of_plan(terms: Terms, plan: jax.Array) -> Any:
     return matmul(x.basis.T, matmul(plan, y.basis))
 
 
+@jax.jit
 def monotone(terms: Terms, first: jax.Array, second: jax.Array) -> Any:
     """What the coupling carries that sends points in the order of numbers [n], [m]."""
     rows, columns = _masses(terms)
