@@ -24,7 +24,7 @@ class Offsets(NamedTuple):
         """Potentials of the reduced costs, from those of the costs."""
         return f - self.rows, g - self.columns
 
-    @jax.jit
+    @jax.jit  # outside a program its operations are compiled one by one [D49]
     def given_back(self, problem: Problem, f: jax.Array, g: jax.Array):
         """Potentials of the costs in their gauge <a, f> = <b, g>."""
         return gauge.centre(problem, f + self.rows, g + self.columns)
