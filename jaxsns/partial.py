@@ -99,6 +99,19 @@ class PartialSolution:
         """[] <C, P> of the mass that is moved. One pass."""
         return self.extended.transport_cost
 
+    def real_pairs(self) -> Solution:
+        """Solution whose plan is that between real atoms, of one problem.
+
+        What functions of plans ask for. Its potentials lack offsets of the costs, and
+        its marginals are not all of a and b.
+        """
+        problem, f, g = self.extended.core
+        cost = self._columns(self._rows(problem.geometry.dense().entries, 0), 1)
+        a, b = self._rows(problem.a), self._columns(problem.b)
+        real = Problem(Dense(cost), a, b, problem.epsilon)
+        f, g = self._rows(f), self._columns(g)
+        return dataclasses.replace(self.extended, problem=real, f=f, g=g, reduced=None)
+
     def plan(self) -> jax.Array:
         """[n, m] plan between real atoms, in mass; its total is what is moved."""
         return self._columns(self._rows(self.extended.plan(), -2), -1)

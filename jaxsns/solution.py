@@ -329,21 +329,18 @@ def _axis(axis: int) -> int:
 
 
 def one_solution(solution: Any) -> Solution:
-    """Refuse what is not a solution of a single problem."""
-    if not isinstance(solution, Solution):
-        partial = hasattr(solution, "extended")
-        hint = (
-            " (its `extended` is one, with the virtual atoms last)" if partial else ""
-        )
+    """Solution of a single problem, of real pairs if it is partial; refuse others."""
+    if not hasattr(solution, "real_pairs") and not isinstance(solution, Solution):
         raise TypeError(
-            f"solution must be a jaxsns.Solution; got {type(solution).__name__}{hint}"
+            "solution must be a jaxsns.Solution or PartialSolution; "
+            f"got {type(solution).__name__}"
         )
     if solution.f.ndim != 1:
         raise ValueError(
             f"solution must be of one problem; got lanes {solution.f.shape[:-1]} "
             "(use jax.vmap over this function)"
         )
-    return solution
+    return solution if isinstance(solution, Solution) else solution.real_pairs()
 
 
 def core_potentials(solution: Solution) -> tuple[Problem, jax.Array, jax.Array]:

@@ -217,3 +217,38 @@ def test_lanes_are_refused_and_vmap_works():
     got = jax.vmap(jaxsns.argmax_matching)(lanes)
     expected = jaxsns.argmax_matching(solution)
     np.testing.assert_array_equal(got, [expected, expected])
+
+
+@pytest.mark.parametrize("options", [{}, {"rho_b": 1.0}])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_functions_of_plans_take_partial_solutions(options, compiled):
+    geometry, a, b = _cloud()
+    partial = jaxsns.solve_partial(
+        geometry, a, b, share=0.6, epsilon=EPSILON, **options
+    )
+    plan, at = np.asarray(partial.plan()), 7
+    run = jax.jit if compiled else lambda f, **_: f
+    found = run(lambda s: jaxsns.largest_entries(s, 4))(partial)
+    np.testing.assert_allclose(
+        np.asarray(found.matrix.data).reshape(-1, 4), -np.sort(-plan)[:, :4], atol=1e-15
+    )
+    best = run(jaxsns.argmax_matching)(partial)
+    np.testing.assert_array_equal(best, np.where(a > 0, plan.argmax(axis=1), -1))
+    labels = np.full(len(a), at)
+    loss = run(jaxsns.matching_cross_entropy_with_integer_labels)(partial, labels)
+    expected = -np.log(plan[:, at] / np.where(a > 0, plan.sum(axis=1), 1) + (a == 0))
+    np.testing.assert_allclose(loss, np.where(a > 0, expected, 0), atol=1e-12)
+    draw = run(functools.partial(jaxsns.sample_pairs, size=4000))
+    counts = np.zeros(plan.shape)
+    np.add.at(counts, tuple(map(np.asarray, draw(partial, jax.random.key(0)))), 1)
+    assert counts[plan == 0].sum() == 0
+    wanted = 4000 * plan.sum(axis=1) / plan.sum()
+    some = wanted > 0
+    distance = np.sum((counts.sum(axis=1) - wanted)[some] ** 2 / wanted[some])
+    assert distance < chi2.isf(1e-4, some.sum() - 1)
+
+
+def test_rows_of_a_partial_plan_are_not_drawn_from_the_masses():
+    partial = jaxsns.solve_partial(np.eye(3), share=0.5, epsilon=EPSILON)
+    with pytest.raises(ValueError, match="rows must be 'plan'"):
+        jaxsns.sample_pairs(partial, jax.random.key(0), 2, rows="a")

@@ -106,7 +106,7 @@ def largest_entries(solution: Solution, k: int, axis: int = 1) -> LargestEntries
     """Return the k largest entries of each row of the plan, and the mass they leave.
 
     Args:
-      solution: of one problem; its status says how good the plan is.
+      solution: of one problem, partial or not; its status says how good the plan is.
       k: entries of each row, from 1 to m; static.
       axis: 1, or 0 for the k largest of each column.
 
@@ -147,7 +147,7 @@ def argmax_matching(solution: Solution, axis: int = 1) -> jax.Array:
     Two rows may share a column; `round_to_permutation` gives one each.
 
     Args:
-      solution: of one problem.
+      solution: of one problem; a `PartialSolution` too, without its virtual atoms.
       axis: 1, or 0 for the best row of each column.
 
     Returns:
@@ -194,12 +194,12 @@ def sample_pairs(
     A row is drawn first and then a column of it, as minibatch flow matching wants.
 
     Args:
-      solution: of one problem.
+      solution: of one problem; a `PartialSolution` too, without its virtual atoms.
       key: a key of `jax.random`.
       size: number of pairs; static.
       rows: "plan" draws i from the row sums of the plan, so that pairs follow the
         plan exactly whatever its error; "a" from the given masses, which saves the
-        pass over the plan.
+        pass over the plan, and is refused for a `PartialSolution`.
 
     Returns:
       ([size], [size]) int32 rows and columns. Atoms without mass are never drawn.
@@ -211,8 +211,11 @@ def sample_pairs(
     Cost: one pass over the plan ("plan"), n + size m numbers at random and at most
       [size, m] or a block of rows in memory.
     """
+    partial = hasattr(solution, "real_pairs")
     solution = one_solution(solution)
     size = arguments.as_count("size", size)
     if rows not in ("plan", "a"):
         raise ValueError(f"rows must be 'plan' or 'a'; got {rows!r}")
+    if partial and rows == "a":
+        raise ValueError("rows must be 'plan' where not all of a is moved; got 'a'")
     return _sample(jax.lax.stop_gradient(solution), key, size, rows)
