@@ -1,7 +1,11 @@
 """How a solve can end, as data that survives `jit` and `vmap`."""
 
 import enum
+import functools
+from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -18,6 +22,15 @@ class Status(enum.IntEnum):
     INFEASIBLE = 7
 
 
+WORSE = (  # than CONVERGED, the worst last
+    Status.RUNNING,
+    Status.MAX_STEPS,
+    Status.STALLED,
+    Status.INFEASIBLE,
+    Status.NONFINITE,
+    Status.MASS_MISMATCH,
+    Status.INVALID_INPUT,
+)
 _TEXT = {
     Status.RUNNING: "not finished",
     Status.CONVERGED: "the marginal error is at most the tolerance",
@@ -48,3 +61,12 @@ def describe(status: int | Status) -> str:
     """Say in one line what a status means and what to do about it."""
     status = Status(int(status))
     return f"{status.name}: {_TEXT[status]}"
+
+
+def worst(statuses: Sequence[jax.Array]) -> jax.Array:
+    """[...] int32, the worst of some statuses, element by element."""
+    out = jnp.full_like(statuses[0], code(Status.CONVERGED))
+    for bad in WORSE:
+        found = functools.reduce(jnp.logical_or, [x == code(bad) for x in statuses])
+        out = jnp.where(found, code(bad), out)
+    return out

@@ -1,6 +1,8 @@
 """`diagnose` names what was put into a problem, and nothing else; `check` raises it."""
 
+import importlib
 import pathlib
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -212,6 +214,32 @@ def test_check_outside_jit_and_of_a_divergence():
         jaxsns.check(jaxsns.solve(R.random((12, 15)), epsilon=0.05, max_steps=1))
     with pytest.raises(TypeError, match="got ndarray"):
         jaxsns.check(x)
+
+
+def _results():
+    """All classes of the package that say how a computation went."""
+    for module in pkgutil.walk_packages(jaxsns.__path__, "jaxsns."):
+        for kind in vars(importlib.import_module(module.name)).values():
+            if isinstance(kind, type) and kind.__module__ == module.name:
+                if hasattr(kind, "converged") and not kind.__name__.startswith("_"):
+                    yield kind
+
+
+def test_all_results_have_one_protocol():
+    kinds = {kind.__name__: kind for kind in _results()}
+    inner = {"CGResult", "JointResult"}  # of linear solvers and batches
+    assert {"Solution", "ExactSolution", "SpaceBarycentre"} <= set(kinds)
+    for name in set(kinds) - inner:
+        fields = set(dir(kinds[name])) | set(kinds[name].__annotations__)
+        assert {"status", "converged", "raise_if_failed"} <= fields, name
+
+
+def test_check_takes_exact_transport():
+    exact = jaxsns.solve_exact(R.random((5, 6)))
+    assert jaxsns.check(exact) is exact
+    bad = jax.jit(jaxsns.solve_exact)(jnp.full((2, 3), jnp.nan))
+    with pytest.raises(checkify.JaxRuntimeError, match="NONFINITE"):
+        jaxsns.check(bad)
 
 
 def test_a_few_large_costs_that_make_the_scale():

@@ -106,6 +106,21 @@ class MixtureTransport:
         return self.solution.converged
 
     @property
+    def status(self) -> jax.Array:
+        """[] int32, the `Status` of the plan between components."""
+        return self.solution.status
+
+    @property
+    def error(self) -> jax.Array:
+        """[] marginal error of the plan between components, relative."""
+        return self.solution.error
+
+    def raise_if_failed(self) -> "MixtureTransport":
+        """Return self if the plan converged, else raise; outside `jit` only."""
+        self.solution.raise_if_failed()
+        return self
+
+    @property
     def value(self) -> jax.Array:
         """[] <C, P>, squared distance of the mixtures times mass, without entropy."""
         return self.solution.transport_cost

@@ -29,7 +29,7 @@ from jaxsns.recording import summary
 from jaxsns.recording.history import History
 from jaxsns.solution import NotConvergedError, Solution
 from jaxsns.solver import solve
-from jaxsns.status import Status, code
+from jaxsns.status import Status, code, worst
 
 TERMS = {
     "ab": "transport of a to b",
@@ -54,15 +54,6 @@ OWN_ATTRIBUTES = {
 SHARED = ("tolerance", "max_steps", "history")  # options of all three solves
 WEIGHTS = (1.0, -0.5, -0.5)  # [D34]
 ROUNDINGS = 4  # of the typical cost, by which a value of 0 may be negative [D35]
-WORSE = (  # than CONVERGED, the worst last
-    Status.RUNNING,
-    Status.MAX_STEPS,
-    Status.STALLED,
-    Status.INFEASIBLE,
-    Status.NONFINITE,
-    Status.MASS_MISMATCH,
-    Status.INVALID_INPUT,
-)
 
 
 @functools.partial(
@@ -108,11 +99,7 @@ class Divergence:
     @property
     def status(self) -> jax.Array:
         """[] int32, the worst `Status` of the three."""
-        worst = jnp.full_like(self.ab.status, code(Status.CONVERGED))
-        for status in WORSE:
-            found = [part.status == code(status) for part in self.parts]
-            worst = jnp.where(found[0] | found[1] | found[2], code(status), worst)
-        return worst
+        return worst([part.status for part in self.parts])
 
     @property
     def converged(self) -> jax.Array:

@@ -21,6 +21,7 @@ from jaxsns.numerics import matmul
 from jaxsns.problem.checks import is_traced, mass_slack
 from jaxsns.problem.inputs import as_float, require_positive
 from jaxsns.quadratic.solve import solve_quadratic
+from jaxsns.solution import require_converged
 from jaxsns.solvers import loop
 from jaxsns.status import Status, code
 
@@ -48,6 +49,11 @@ class SpaceBarycentre(NamedTuple):
     def converged(self) -> jax.Array:
         """[] bool: the change is at most the tolerance, and all plans converged."""
         return self.status == code(Status.CONVERGED)
+
+    def raise_if_failed(self) -> "SpaceBarycentre":
+        """Return self if it converged, else raise; outside `jit` only."""
+        require_converged(self.status, self.change)
+        return self
 
 
 class _Data(NamedTuple):

@@ -1,13 +1,16 @@
 """Debiased Gromov-Wasserstein divergence of two spaces."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxsns.geometry import PointCloud
 from jaxsns.quadratic.solution import QuadraticSolution, root
 from jaxsns.quadratic.solve import solve_quadratic
+from jaxsns.status import Status, code, worst
 
 
 class QuadraticDivergence(NamedTuple):
@@ -19,9 +22,26 @@ class QuadraticDivergence(NamedTuple):
     yy: QuadraticSolution
 
     @property
+    def status(self) -> jax.Array:
+        """[] int32, the worst `Status` of the three."""
+        return worst([self.xy.status, self.xx.status, self.yy.status])
+
+    @property
+    def error(self) -> jax.Array:
+        """[] largest marginal error of the three, relative."""
+        errors = [self.xy.error, self.xx.error, self.yy.error]
+        return functools.reduce(jnp.maximum, errors)
+
+    @property
     def converged(self) -> jax.Array:
         """[] bool: all three converged."""
-        return self.xy.converged & self.xx.converged & self.yy.converged
+        return self.status == code(Status.CONVERGED)
+
+    def raise_if_failed(self) -> "QuadraticDivergence":
+        """Return self if all three converged, else raise; outside `jit` only."""
+        for part in (self.xy, self.xx, self.yy):
+            part.raise_if_failed()
+        return self
 
     @property
     def distance(self) -> jax.Array:
