@@ -37,6 +37,7 @@ from jaxsns.losses.matching import (
 )
 from jaxsns.losses.monge import monge_gap
 from jaxsns.losses.sliced import sliced_map, sliced_wasserstein
+from jaxsns.low_rank import LowRankSolution, solve_low_rank
 from jaxsns.partial import PartialSolution, solve_partial
 from jaxsns.plans.entries import (
     LargestEntries,
@@ -85,6 +86,7 @@ __all__ = [
     "History",
     "LargestEntries",
     "LowRank",
+    "LowRankSolution",
     "NewtonOptions",
     "NotConvergedError",
     "PartialSolution",
@@ -137,6 +139,7 @@ __all__ = [
     "solve",
     "solve_constrained",
     "solve_exact",
+    "solve_low_rank",
     "solve_partial",
     "solve_quadratic",
     "solve_sparse",

@@ -20,6 +20,10 @@ HERE = pathlib.Path(__file__).parent
 
 def _start(script, *arguments):
     environment = dict(os.environ, JAX_PLATFORMS="cpu")
+    # How arrays are divided is decided with XLA's passes over loops, as for users.
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    flags = [flag for flag in flags if "disable_hlo_passes" not in flag]
+    environment["XLA_FLAGS"] = " ".join(flags)
     environment["PYTHONPATH"] = (
         str(HERE.parent) + os.pathsep + environment.get("PYTHONPATH", "")
     )
