@@ -26,7 +26,7 @@ FLOORS = [
     {"solver"},
     {"partial"},
     {"losses", "plans", "ragged", "gaussian", "barycentres"},
-    {"layers", "quadratic", "exact", "sparse", "constrained"},
+    {"layers", "quadratic", "exact", "sparse", "constrained", "low_rank"},
     {"diagnostics", "plot", "interop"},
 ]
 FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}

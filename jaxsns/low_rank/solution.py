@@ -62,7 +62,7 @@ class LowRankSolution:
 
     def plan(self) -> jax.Array:
         """[n, m] the plan, in mass."""
-        return matmul(self.q * inverse(self.g), self.r.T)
+        return matmul(self.q * inverse(self.g)[None, :], self.r.T)
 
     def raise_if_failed(self) -> "LowRankSolution":
         """Return self if every lane converged, else raise; outside `jit` only."""

@@ -1,0 +1,1 @@
+"""Low-rank transport beside OTT-JAX and POT."""
