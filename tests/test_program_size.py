@@ -48,7 +48,7 @@ PROGRAMS = {  # function, shapes, fusions
     "gradient of the unbalanced value": (jax.grad(_unbalanced), COST, 190),
     "gradient of the divergence": (jax.grad(_divergence), CLOUDS, 219),
     "vmap, value": (jax.vmap(_value), BATCH, 289),
-    "streamed, value": (_streamed, STREAMED, 565),
+    "streamed, value": (_streamed, STREAMED, 715),
 }
 
 

@@ -425,6 +425,28 @@ def test_a_plan_that_nearly_splits_is_solved_as_the_matrix_is():
         np.testing.assert_allclose(streamed, stored, atol=1e-5 * np.abs(stored).max())
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_clusters_with_unequal_masses_are_solved_as_the_matrix_is(seed):
+    # Little mass passes from cluster to cluster, over costs of many epsilons: steps of
+    # the model stand still, and undamped ones on the exact matrix do too.
+    random = np.random.default_rng(seed)
+    centres = 4 * random.normal(size=(3, 2))
+    x, y = (
+        centres[random.integers(3, size=k)] + 0.3 * random.normal(size=(k, 2))
+        for k in (N, M)
+    )
+    a, b = random.random(N) + 0.01, random.random(M) + 0.01
+    a, b = a / a.sum(), b / b.sum()
+    cloud = jaxsns.PointCloud(x, y, streamed=True, block=50)
+    solution = _solve(cloud, a, b, 0.3)
+    assert int(solution.status) == Status.CONVERGED
+    cost = np.asarray(cloud.dense().cost)
+    found = np.asarray(solution.f), np.asarray(solution.g)
+    polished = references.newton(cost, a, b, 0.3, *found)
+    plans = (references.plan(cost, *p, 0.3) for p in (found, polished))
+    assert np.abs(np.subtract(*plans)).sum() < 1e-10
+
+
 def test_derivatives_are_differences_of_solves():
     cloud = _cloud()
     a, b = jnp.asarray(_masses(N)), jnp.asarray(_masses(M))

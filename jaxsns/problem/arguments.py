@@ -92,14 +92,9 @@ def usable(*solutions: Any) -> jax.Array:
     good solves stall at the precision of the dtype. Invalid input, unequal totals,
     infeasible problems and numbers that are not finite never count.
     """
-    return _all_usable([(x.status, x.error) for x in solutions])
-
-
-@jax.jit
-def _all_usable(ends: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
     known = []
-    for status, error in ends:
+    for solution in solutions:
+        status, small = solution.status, solution.error <= LARGEST_ERROR
         ended = (status == code(Status.STALLED)) | (status == code(Status.MAX_STEPS))
-        small = ended & (error <= LARGEST_ERROR)
-        known.append((status == code(Status.CONVERGED)) | small)
+        known.append((status == code(Status.CONVERGED)) | (ended & small))
     return functools.reduce(jnp.logical_and, known)

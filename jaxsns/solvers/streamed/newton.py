@@ -8,8 +8,7 @@ leaves over: it falls 4 to 10 times a pass on problems where Sinkhorn takes hund
 Steps are combined by Anderson's method, which needs no pass of its own.
 
 What is measured decides: lists of largest entries are looked for only where the
-clusters alone do not do, and again where old ones have lost their hold, and the exact
-matrix only where the model no longer lowers an error that is above rounding.
+clusters alone do not do, and again where old ones have lost their hold.
 """
 
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from jaxsns.recording.history import StepKind
 from jaxsns.recording.recorder import Recorder
 from jaxsns.solvers import kernel_loop, loop
 from jaxsns.solvers.continuation import epsilon_at
-from jaxsns.solvers.streamed import exact_newton, model_newton
+from jaxsns.solvers.streamed import model_newton
 from jaxsns.status import Status, code
 from jaxsns.streaming import plan_model
 from jaxsns.streaming.clusters import ClusterLayout
@@ -45,8 +44,6 @@ SHORTER = 0.25  # of a step that made things worse [D24]
 PATIENCE = 6  # passes without a new least error before rounding is believed in [D24]
 LOST = 3e-4  # of the mass a row should have: less, and it is corrected by itself [D24]
 SEARCH = 2  # passes that a search for largest entries counts as [D24]
-# [D24]
-ABOVE_ROUNDING = 5.0  # times what rounding explains: an error that steps may lower
 
 
 class State(NamedTuple):
@@ -66,7 +63,6 @@ class State(NamedTuple):
     history: Window
     pattern: Pattern
     age: jax.Array  # [] int32 steps since the pattern was found
-    exact: jax.Array  # [] bool: steps are made on the exact matrix
     level: jax.Array  # [] int32
     level_f: jax.Array  # [n] at the end of the level before
     g: jax.Array  # [m]
@@ -98,7 +94,6 @@ def init(problem: Problem, f: jax.Array, count: jax.Array) -> State:
         history=anderson.empty(n, problem.dtype),
         pattern=plan_model.no_pattern(n, m, kept),
         age=zero,
-        exact=jnp.asarray(False),
         level=-count,
         level_f=f,
         g=jnp.zeros_like(problem.b),
@@ -124,7 +119,6 @@ def run(
     looked for at once.
     """
     count = -state.level
-    one = jnp.ones((), problem.dtype)
 
     def at(level):
         return epsilon_at(problem.epsilon, first_epsilon, count, level + count)
@@ -137,8 +131,7 @@ def run(
         last = s.level >= 0
         seen = semidual_pass(here, s.f, shapes)
         s = _noted(here, s, seen)
-        rounding = dual.rounding_error(here, s.f, seen.g, one)
-        floor = options.rounding_share * rounding
+        floor = dual.rounding_error(here, s.f, seen.g, options.rounding_share)
         tolerance = jnp.maximum(jnp.asarray(options.tolerance, problem.dtype), floor)
         target = jnp.where(
             last, inner_tolerance(tolerance), jnp.maximum(LEVEL_TOLERANCE, tolerance)
@@ -148,14 +141,11 @@ def run(
         noise = 64 * machine_epsilon(problem.dtype) * jnp.abs(seen.value)
         good = (seen.error <= s.base_error) | (seen.value > s.base_value + noise)
         stuck = s.idle >= PATIENCE
-        above = last & jnp.isfinite(s.least) & (s.least > ABOVE_ROUNDING * rounding)
-        changed = stuck & ~done & ~s.exact & above
         wanted = marginal.target_mass(here.a, here.rho_a, s.f)
         lost = (seen.rows < LOST * wanted) & (wanted > 0)
         repair = jnp.any(lost) & ~s.repaired
         branch = jnp.where(repair, 3, jnp.where(good | (s.shorter > 2), 1, 2))
         branch = jnp.where(done | stuck, 0, branch)
-        branch = jnp.where(changed, 4, branch)
         s = s._replace(repaired=repair)
         return control.switch(
             branch,
@@ -173,7 +163,6 @@ def run(
                     history=anderson.cleared(s.history),
                     counts=s.counts.plus(passes=1),
                 ),
-                lambda: _exact_from_best(s),
             ],
         )
 
@@ -188,9 +177,7 @@ def _noted(problem: Problem, s: State, seen: PassResult) -> State:
     record = recorder.record_step(
         recorder.at_epsilon(s.record, problem.epsilon, s.status),
         seen.error,
-        kind=jnp.where(s.exact, int(StepKind.CG), int(StepKind.MODEL)).astype(
-            jnp.int32
-        ),
+        kind=jnp.asarray(StepKind.MODEL, jnp.int32),
         kept=jnp.where(s.pattern.used, listed, 0),
         passes=s.counts.passes + 1,
         products=s.counts.sparse_steps,
@@ -205,26 +192,6 @@ def _noted(problem: Problem, s: State, seen: PassResult) -> State:
     )
 
 
-def _exact_from_best(s: State) -> State:
-    """Go back to the least error, and make steps on the exact matrix from there.
-
-    Where a plan nearly splits and a cluster has points of two blocks, mass leaks
-    between the blocks in the model, and its steps no longer lower the error. A product
-    costs a pass here, so these steps come last.
-    """
-    infinite = jnp.full_like(s.least, jnp.inf)
-    return s._replace(
-        f=s.best_f,
-        base_error=infinite,
-        base_value=-infinite,
-        mark=s.least,
-        idle=jnp.zeros_like(s.idle),
-        shorter=jnp.zeros_like(s.shorter),
-        history=anderson.cleared(s.history),
-        exact=jnp.asarray(True),
-    )
-
-
 def _advance(
     problem: Problem,
     s: State,
@@ -233,14 +200,13 @@ def _advance(
     target: jax.Array,
     sparse: jax.Array,
 ) -> State:
-    """Accept f, and find the next by the model around it, or by the exact matrix."""
+    """Accept f, and find the next by the model around it."""
     geometry, epsilon = problem.geometry, problem.epsilon
     assert isinstance(geometry, Streamed)
     slow = seen.error > SLOW * s.base_error
     fresh = jnp.isinf(s.base_error)
     unlisted = ~s.pattern.used
     wanted = jnp.where(fresh, sparse & unlisted, slow & ((s.age > 1) | unlisted))
-    wanted &= ~s.exact
     pattern = control.cond(
         wanted,
         lambda: sharding.replicated(
@@ -255,21 +221,12 @@ def _advance(
         lambda u, v: jnp.where(wanted, u, v), anderson.cleared(s.history), s.history
     )
     counts = s.counts.plus(passes=jnp.where(wanted, SEARCH, 0))
-
-    def on_model():
-        new, done = model_newton.solve(
-            problem, s.f, seen, pattern, shapes, target, counts
-        )
-        kept, mixed = anderson.mix(history, s.f, new - s.f, problem.a)
-        return jnp.where(jnp.all(jnp.isfinite(mixed)), mixed, new), kept, done
-
-    def on_matrix():
-        new, products = exact_newton.step(problem, s.f, seen, s.exact)
-        # The diagonal takes a pass as well.
-        done = counts.plus(newton_steps=1, linear_steps=products, passes=products + 1)
-        return new, history, done
-
-    f, history, counts = control.cond(s.exact, on_matrix, on_model)
+    new, counts = model_newton.solve(
+        problem, s.f, seen, pattern, shapes, target, counts
+    )
+    change = new - s.f
+    history, mixed = anderson.mix(history, s.f, change, problem.a)
+    f = jnp.where(jnp.all(jnp.isfinite(mixed)), mixed, new)
     better = seen.error < 0.8 * s.mark
     return s._replace(
         f=f,
