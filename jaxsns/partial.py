@@ -137,7 +137,10 @@ class PartialSolution:
         """
         place = self.extended.f.ndim - 1
         table = points[..., None] if points.ndim == place + 1 else points
-        table = jnp.concatenate([table, jnp.ones_like(table[..., :1])], axis=-1)
+        # Padded, as in `Solution.barycentric`.
+        table = jnp.pad(
+            table, [(0, 0)] * (table.ndim - 1) + [(0, 1)], constant_values=1
+        )
         sums = self.apply(table, axis)
         mass = sums[..., -1:]
         means = sums[..., :-1] / jnp.where(mass > 0, mass, 1)

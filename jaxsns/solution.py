@@ -83,7 +83,7 @@ def _apply(axis: int, problem: Problem, f: jax.Array, g: jax.Array, v: jax.Array
 def _barycentric(axis: int, problem: Problem, f: jax.Array, g: jax.Array, v: jax.Array):
     # The masses come out of the same pass, as products with ones.
     table = v[:, None] if v.ndim == 1 else v
-    # Padding, as jax 0.12 joins a divided batch with what is no batch in no program.
+    # Padded: jax 0.12 cannot concatenate a batch on Explicit axes and a constant.
     table = jnp.pad(table, ((0, 0), (0, 1)), constant_values=1)
     sums = _apply(axis, problem, f, g, table)
     mass = sums[:, -1:]

@@ -12,8 +12,8 @@ import tempfile
 # programs in one piece in nine tenths of a core's time.
 FAST_COMPILATION = "--xla_backend_optimization_level=0"
 FAST_COMPILATION += " --xla_cpu_parallel_codegen_split_count=1"
-# Passes over loops take time that grows with the square of a program: a third of what
-# jaxlib 0.10 takes for one solve, and four fifths for a second derivative.
+# Passes over loops take time that grows faster than a program: a third of what jaxlib
+# 0.10 takes for one solve, and two fifths for a second derivative [D49].
 FAST_COMPILATION += " --xla_disable_hlo_passes=" + ",".join(
     (
         "while-loop-invariant-code-motion",

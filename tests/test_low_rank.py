@@ -122,3 +122,42 @@ def test_bad_input_is_named():
     assert int(found.status) == Status.INVALID_INPUT
     assert np.isnan(found.value)
     assert np.isnan(found.q).all()
+
+
+def test_a_plan_that_did_not_converge_gives_factors_that_fit():
+    x, y, a, b = _given()
+    cloud = jaxsns.PointCloud(x, y)
+    found = jaxsns.solve_low_rank(cloud, a, b, rank=RANK, max_steps=1)
+    assert int(found.status) == Status.MAX_STEPS
+    assert found.error > 1e-3
+    np.testing.assert_allclose(jnp.sum(found.q, axis=1), a, atol=1e-15)
+    np.testing.assert_allclose(jnp.sum(found.r, axis=1), b, atol=1e-15)
+    np.testing.assert_allclose(jnp.sum(found.r, axis=0), found.g, atol=1e-15)
+    with pytest.raises(jaxsns.NotConvergedError, match="MAX_STEPS"):
+        found.raise_if_failed()
+
+
+def test_costs_of_pairs_that_are_forbidden_are_refused():
+    x, y, a, b = _given()
+    cloud = jaxsns.PointCloud(x, y, lambda u, v: jnp.where(u[0] > v[0], jnp.inf, 1.0))
+    with pytest.raises(ValueError, match="cost must be finite"):
+        jaxsns.solve_low_rank(cloud, a, b, rank=2, epsilon=0.1)
+
+
+@pytest.mark.parametrize("sizes", [(1, 6), (6, 1), (1, 1)])
+def test_one_row_or_one_column_in_float32(sizes):
+    x, y = (R.normal(size=(k, 2)).astype(np.float32) for k in sizes)
+    found = jaxsns.solve_low_rank(jaxsns.PointCloud(x, y), rank=3, epsilon=0.1)
+    assert int(found.status) == Status.CONVERGED
+    np.testing.assert_allclose(found.value, _squares(x, y).mean(), rtol=1e-6)
+
+
+def test_clouds_that_are_apart_keep_their_clusters_in_float32():
+    x, y, a, b = _given(np.float32)
+    # Moving a cloud changes the cost of every plan by the same, so no cluster.
+    near = jaxsns.solve_low_rank(jaxsns.PointCloud(x, y), a, b, rank=2, epsilon=0.1)
+    far = jaxsns.solve_low_rank(jaxsns.PointCloud(x, y + 30), a, b, rank=2, epsilon=0.1)
+    np.testing.assert_allclose(far.q, near.q, atol=1e-7)
+    plan = np.asarray(far.plan(), np.float64)
+    expected = np.sum(plan * _squares(x.astype(float), y.astype(float) + 30))
+    np.testing.assert_allclose(far.value, expected, rtol=1e-6)

@@ -2,7 +2,7 @@
 
 Fusions of the optimised program on the CPU, with the flags of tests/conftest.py:
 deterministic for a version of jaxlib. `python -m experiments.program_size` prints them
-for XLA's defaults, and docs/decisions/D16.md has that table. A program that shrinks by
+for XLA's defaults, and docs/decisions/D49.md has that table. A program that shrinks by
 more than a tenth gets its new number here.
 """
 

@@ -16,8 +16,8 @@ def _even(m: int, size: int, multiple: int) -> int:
     A smaller block at the end is a second copy of the function in the program, and
     there is one for each pass that a solver makes [D26].
     """
-    most, whole = max(size // multiple, 1), m // multiple
-    some = (k for k in range(most, most // 2, -1) if m % multiple == whole % k == 0)
+    most = max(size // multiple, 1)
+    some = (k for k in range(most, most // 2, -1) if m % (k * multiple) == 0)
     return multiple * next(some, most)
 
 

@@ -270,6 +270,7 @@ def _cause(epsilon: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def _with_cause(part: Solution, ab: Solution) -> Solution:
+    """Solution with the status of `_cause`."""
     status = _cause(part.epsilon, part.status, ab.status)
     return dataclasses.replace(part, status=status)
 

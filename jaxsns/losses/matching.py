@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.numerics import is_forbidden, masked
+from jaxsns.partial import PartialSolution
 from jaxsns.problem import arguments
 from jaxsns.problem.inputs import as_float
 from jaxsns.solution import Solution, core_potentials, one_solution
@@ -64,7 +65,11 @@ def _against_labels(solution, labels, where, axis: int) -> jax.Array:
 
 
 def matching_cross_entropy(
-    solution: Solution, target: Any, *, axis: int = 1, where: Any = None
+    solution: Solution | PartialSolution,
+    target: Any,
+    *,
+    axis: int = 1,
+    where: Any = None,
 ) -> jax.Array:
     """Cross-entropy of each row of the plan against a target plan.
 
@@ -109,7 +114,11 @@ def matching_cross_entropy(
 
 
 def matching_cross_entropy_with_integer_labels(
-    solution: Solution, labels: Any, *, axis: int = 1, where: Any = None
+    solution: Solution | PartialSolution,
+    labels: Any,
+    *,
+    axis: int = 1,
+    where: Any = None,
 ) -> jax.Array:
     """Cross-entropy of each row of the plan against the column it belongs to.
 

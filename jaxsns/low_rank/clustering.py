@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxsns import control
 from jaxsns.low_rank.solution import inverse
-from jaxsns.numerics import machine_epsilon, matmul, safe_log, vdot
+from jaxsns.numerics import matmul, safe_log, vdot
 
 MOST_STEPS = 100  # of Lloyd's iteration [D64]
 
@@ -77,7 +77,6 @@ def _started(pairs: Pairs, rank: int, key: jax.Array) -> jax.Array:
 
 def cluster(pairs: Pairs, rank: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """([n] int32 labels, [] cost of their plan), from one start. O(n q r) a step."""
-    noise = 1 - 4 * machine_epsilon(pairs.mass.dtype)
 
     def step(s):
         labels, best, number, _ = s
@@ -88,7 +87,7 @@ def cluster(pairs: Pairs, rank: int, key: jax.Array) -> tuple[jax.Array, jax.Arr
         new = jnp.argmin(score, axis=1).astype(labels.dtype)
         cost = _cost(_clusters(pairs, new, rank))
         # Scores are those of the means before: steps need not lower the cost for ever.
-        better = cost < best - (1 - noise) * jnp.abs(best)
+        better = cost < best
         labels = jnp.where(better, new, labels)
         return labels, jnp.where(better, cost, best), number + 1, better
 

@@ -20,7 +20,7 @@ def inverse(g: jax.Array) -> jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class LowRankSolution:
-    """Plan P = Q diag(1 / g) R^T of rank at most r.
+    """Plan P = Q diag(1 / g) R^T of rank at most r, of one problem.
 
     Attributes:
       q: [n, r] mass that each row gives to each cluster; its row sums are a.

@@ -65,11 +65,11 @@ def _value(geometry: Any, factors: Factors) -> jax.Array:
 
 def _from_labels(solution: Solution, labels: jax.Array, rank: int) -> Factors:
     a, b = solution.problem.a, solution.problem.b
-    q = a[:, None] * jax.nn.one_hot(labels, rank, dtype=a.dtype)
+    members = jax.nn.one_hot(labels, rank, dtype=a.dtype)
+    q = a[:, None] * members
     g = jnp.sum(q, axis=0)
-    shares = jnp.where(a[:, None] > 0, jax.nn.one_hot(labels, rank, dtype=a.dtype), 0)
     # The plan misses its marginals by its error, the factors by rounding only.
-    return q, to_feasible(solution.apply(shares, axis=0), b, g), g
+    return q, to_feasible(solution.apply(members, axis=0), b, g), g
 
 
 def solve_low_rank(
@@ -111,8 +111,9 @@ def solve_low_rank(
       TypeError, ValueError: as `solve`; a rank that is no integer above 0; costs that
         are not finite if they are not traced.
 
-    Status: that of the plan of full rank; INVALID_INPUT, with NaN, for traced costs
-      that are not finite.
+    Status: that of the plan of full rank. Where it did not converge, factors are those
+      of the best plan found. INVALID_INPUT, MASS_MISMATCH and NONFINITE come with NaN;
+      traced costs that are not finite are INVALID_INPUT.
     Cost: one solve, and O((n + m) r d) a step of the clustering for points, O(n m r)
       for a matrix.
     Source: transport clustering, arXiv 2603.03578.
@@ -130,7 +131,8 @@ def solve_low_rank(
     full = solve(problem, **options)
     stop = jax.lax.stop_gradient
     factors = _factors(stop(problem.geometry), stop(full), rank, key)
-    known = fine & arguments.usable(full)
+    # Factors of a plan that did not converge have the marginals all the same.
+    known = fine & ~jnp.any(jnp.isnan(full.g))
     q, r, g = (arguments.nan_unless(known, x) for x in factors)
     value = _value(problem.geometry, (q, r, g))
     status = jnp.where(fine, full.status, code(Status.INVALID_INPUT))
@@ -139,12 +141,13 @@ def solve_low_rank(
 
 
 def _finite(problem: Problem) -> jax.Array:
-    if isinstance(problem.geometry, PointCloud):
-        return jnp.asarray(True)
+    geometry = problem.geometry
+    if isinstance(geometry, PointCloud) and isinstance(geometry.cost, str):
+        return jnp.asarray(True)  # of points that are not finite the solve tells
     return arguments.holds(
         lambda xp, c: xp.all(xp.isfinite(c)),
         lambda: "cost must be finite: a plan of low rank can forbid no pair",
-        problem.geometry.dense().cost,
+        geometry.dense().cost,
     )
 
 

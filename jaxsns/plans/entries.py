@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxsns import hints
 from jaxsns.geometry import Grid, PointCloud
 from jaxsns.numerics import is_forbidden, masked, safe_log
+from jaxsns.partial import PartialSolution
 from jaxsns.problem import arguments
 from jaxsns.solution import Solution, core_potentials, one_solution
 
@@ -102,7 +103,9 @@ def _largest(solution: Solution, k: int, axis: int) -> LargestEntries:
     return LargestEntries(matrix, jnp.maximum(mass - jnp.sum(entries, axis=1), 0))
 
 
-def largest_entries(solution: Solution, k: int, axis: int = 1) -> LargestEntries:
+def largest_entries(
+    solution: Solution | PartialSolution, k: int, axis: int = 1
+) -> LargestEntries:
     """Return the k largest entries of each row of the plan, and the mass they leave.
 
     Args:
@@ -141,7 +144,7 @@ def _argmax(solution: Solution, axis: int) -> jax.Array:
     return _in_blocks(block, count, width)
 
 
-def argmax_matching(solution: Solution, axis: int = 1) -> jax.Array:
+def argmax_matching(solution: Solution | PartialSolution, axis: int = 1) -> jax.Array:
     """Return the column that each row sends most mass to.
 
     Two rows may share a column; `round_to_permutation` gives one each.
@@ -187,7 +190,11 @@ def _sample(solution: Solution, key: jax.Array, size: int, rows: str):
 
 
 def sample_pairs(
-    solution: Solution, key: jax.Array, size: int, *, rows: str = "plan"
+    solution: Solution | PartialSolution,
+    key: jax.Array,
+    size: int,
+    *,
+    rows: str = "plan",
 ) -> tuple[jax.Array, jax.Array]:
     """Draw pairs (i, j) with probability proportional to the plan, with replacement.
 
