@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 import jaxsns
 from jaxsns import Status
+from jaxsns.low_rank.clustering import Pairs, cluster
 
 R = np.random.default_rng(0)
 N, M, RANK = 14, 17, 4
@@ -90,6 +91,30 @@ def test_the_cost_is_that_of_the_best_labels_of_a_small_problem(seed):
     found = jaxsns.solve_low_rank(jaxsns.PointCloud(x, y), rank=2, epsilon=0.01)
     # Steps end at a local minimum, 2.2 % above the best with seed 0.
     assert best * 0.99 < found.value < best * 1.03
+
+
+def test_clusters_are_where_no_step_lowers_the_cost():
+    left, right = R.normal(size=(2, 60, 3))
+    right += left  # monotone on the whole, as pairs of a plan are
+    mass = R.random(60) + 0.1
+    pairs = Pairs(*(jnp.asarray(t) for t in (-left, right, mass)))
+
+    def cost_and_next(labels):
+        means = [np.zeros((2, 3))] * 4
+        for k in set(labels):
+            own = labels == k
+            means[k] = [np.average(t[own], 0, mass[own]) for t in (-left, right)]
+        total = sum(mass[labels == k].sum() * np.dot(*means[k]) for k in range(4))
+        scores = [-left @ m + right @ n - np.dot(n, m) for n, m in means]
+        return total, np.argmin(scores, axis=0)
+
+    for seed in range(4):
+        labels, cost = cluster(pairs, 4, jax.random.key(seed))
+        labels = np.asarray(labels)
+        assert set(labels) == set(range(4))
+        expected, following = cost_and_next(labels)
+        np.testing.assert_allclose(cost, expected, rtol=1e-12)
+        assert cost_and_next(following)[0] > expected - 1e-12
 
 
 def test_modes_agree_and_the_derivative_holds_factors_fixed():

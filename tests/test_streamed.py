@@ -333,6 +333,8 @@ def test_a_path_in_epsilon_and_limits_of_steps_on_it(monkeypatch):
     for steps in range(1, int(whole.counts.sweeps), 2):
         short = run(steps)
         assert int(short.status) == Status.MAX_STEPS
+        # One more pass judges where the limit was met; no steps follow.
+        assert int(short.counts.sweeps) <= steps + 1
         # Judged at the wanted epsilon, wherever on the path the limit was met.
         error = references.error(cost, a, b, short.f, short.g, 0.02)
         np.testing.assert_allclose(short.error, error, rtol=1e-6, atol=1e-13)
