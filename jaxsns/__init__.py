@@ -39,6 +39,7 @@ from jaxsns.losses.monge import monge_gap
 from jaxsns.losses.sliced import sliced_map, sliced_wasserstein
 from jaxsns.low_rank import LowRankSolution, solve_low_rank
 from jaxsns.partial import PartialSolution, solve_partial
+from jaxsns.penalised import PenalisedSolution, penalties, solve_penalised
 from jaxsns.plans.entries import (
     LargestEntries,
     argmax_matching,
@@ -90,6 +91,7 @@ __all__ = [
     "NewtonOptions",
     "NotConvergedError",
     "PartialSolution",
+    "PenalisedSolution",
     "PointCloud",
     "Problem",
     "QuadraticDivergence",
@@ -121,6 +123,7 @@ __all__ = [
     "matching_cross_entropy_with_integer_labels",
     "monge_gap",
     "ott",
+    "penalties",
     "plot",
     "quadratic_map",
     "ragged",
@@ -141,6 +144,7 @@ __all__ = [
     "solve_exact",
     "solve_low_rank",
     "solve_partial",
+    "solve_penalised",
     "solve_quadratic",
     "solve_sparse",
     "space_barycentre",

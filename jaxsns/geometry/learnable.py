@@ -68,24 +68,24 @@ class Traced:
       width: numbers that its largest step makes.
     """
 
-    def __init__(self, closed: Any, owner: Any, source: tuple | None, dtype: Any):
-        """Keep a program of (leaves, u, v).
+    def __init__(self, closed: Any, token: Hashable, source: tuple | None, dtype: Any):
+        """Keep a program of (leaves, points).
 
-        owner: the cost, which tells rules of derivatives apart that JAX hides.
+        token: of the cost, which tells rules of derivatives apart that JAX hides.
         source: arguments of `_trace` that pickling goes back to, or None.
         """
         self._jaxpr = closed.jaxpr
-        self._key = (len(closed.consts), str(dtype), _key(closed.jaxpr, _token(owner)))
+        self._key = (len(closed.consts), str(dtype), _key(closed.jaxpr, token))
         self._hash = hash(self._key)
         self._source = source
         self._dtype = dtype
         self.width = _width(closed.jaxpr)
 
-    def __call__(self, leaves: Any, u: jax.Array, v: jax.Array) -> jax.Array:
-        """[] cost of two points [d]."""
+    def __call__(self, leaves: Any, *points: jax.Array) -> jax.Array:
+        """[] number of points [d], or of what else the program was traced for."""
         consts, arrays = leaves
-        dtype = jnp.result_type(u.dtype, v.dtype)
-        points = u.astype(self._dtype), v.astype(self._dtype)
+        dtype = jnp.result_type(*[p.dtype for p in points])
+        points = tuple(p.astype(self._dtype) for p in points)
         core = _core()
         run = core.jaxpr_as_fun(core.ClosedJaxpr(self._jaxpr, consts))
         return run(*arrays, *points)[0].astype(dtype)
@@ -101,13 +101,40 @@ class Traced:
     def __repr__(self) -> str:
         """The cost's name, for messages."""
         cost = None if self._source is None else self._source[0]
-        return f"a function of two points ({cost!r})"
+        return f"a function ({cost!r})"
 
     def __reduce__(self) -> tuple:
         """Pickle the cost itself, which is traced again."""
         if self._source is None:
             raise TypeError("a cost that was made of traced values cannot be pickled")
         return _retraced, self._source
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("leaves",),
+    meta_fields=("function",),
+)
+@dataclasses.dataclass(frozen=True)
+class OfPlan:
+    """Number of a plan [n, m] -> [], with what the function reads as data."""
+
+    leaves: Any
+    function: Traced
+
+    def __call__(self, plan: jax.Array) -> jax.Array:
+        """[] number of a plan [n, m]."""
+        return self.function(self.leaves, plan)
+
+
+def of_plan(name: str, function: Any, shape: tuple[int, int], dtype: Any) -> OfPlan:
+    """Return a function of plans with its parameters as data.
+
+    Raises TypeError or ValueError if it does not map a plan to a real number.
+    """
+    want = f"{name} must map a plan {list(shape)} to a number []"
+    traced, leaves = _trace(want, function, (shape,), dtype)
+    return OfPlan(leaves, traced)
 
 
 @functools.partial(
@@ -163,25 +190,26 @@ def settled(cost: Any, dimension: int, dtype: Any) -> Any:
     for name, function in costs.NAMED.items():
         if cost is function:
             return name
-    traced, leaves = _trace(cost, dimension, dtype)
+    want = f"cost must map two points [{dimension}], [{dimension}] to a number []"
+    traced, leaves = _trace(want, cost, ((dimension,), (dimension,)), dtype)
     return Parametric(leaves, traced)
 
 
-def _trace(cost: Any, dimension: int, dtype: Any) -> tuple[Traced, Any]:
-    """The program of a cost, and its parameters."""
+def _trace(want: str, cost: Any, shapes: tuple, dtype: Any) -> tuple[Traced, Any]:
+    """The program of a cost of arrays of some shapes, and its parameters."""
     leaves, structure = jax.tree.flatten(cost)
     own = [isinstance(leaf, _LEAVES) and leaf is not cost for leaf in leaves]
 
-    def run(arrays, u, v):
+    def run(arrays, *points):
         mine = iter(arrays)
         parts = [next(mine) if a else x for a, x in zip(own, leaves, strict=True)]
-        return jax.tree.unflatten(structure, parts)(u, v) if any(own) else cost(u, v)
+        owner = jax.tree.unflatten(structure, parts) if any(own) else cost
+        return owner(*points)
 
     arrays = [jnp.asarray(x) for a, x in zip(own, leaves, strict=True) if a]
-    point = jax.ShapeDtypeStruct((dimension,), dtype)
-    want = f"cost must map two points [{dimension}], [{dimension}] to a number []"
+    points = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
     try:
-        closed, out = jax.make_jaxpr(run, return_shape=True)(arrays, point, point)
+        closed, out = jax.make_jaxpr(run, return_shape=True)(arrays, *points)
         consts = [jnp.asarray(c) for c in closed.consts]
         traced = [x for x in (*consts, *arrays) if isinstance(x, Tracer)]
         for x in traced:
@@ -189,20 +217,22 @@ def _trace(cost: Any, dimension: int, dtype: Any) -> tuple[Traced, Any]:
     except jax.errors.UnexpectedTracerError as error:
         raise TypeError(
             f"{want}; got one that holds a traced value of a function that has "
-            "returned: make the cost where it is used, of arguments"
+            "returned: make it where it is used, of arguments"
         ) from error
     except (IndexError, TypeError, ValueError) as error:
         raise TypeError(
-            f"{want}; of such points it raised {type(error).__name__}: {error}"
+            f"{want}; of such arguments it raised {type(error).__name__}: {error}"
         ) from error
     _check_output(want, out)
     # What is static lives as long as compiled programs: it must not hold tracers.
-    source = None if traced else (cost, dimension, dtype)
-    return Traced(closed, cost, source, dtype), (consts, arrays)
+    source = None if traced else (cost, want, shapes, dtype)
+    # What a pytree does beside its arrays is told by its structure.
+    token = structure if any(own) else _token(cost)
+    return Traced(closed, token, source, dtype), (consts, arrays)
 
 
-def _retraced(cost: Any, dimension: int, dtype: Any) -> Traced:
-    return _trace(cost, dimension, dtype)[0]
+def _retraced(cost: Any, want: str, shapes: tuple, dtype: Any) -> Traced:
+    return _trace(want, cost, shapes, dtype)[0]
 
 
 def _check_output(want: str, out: Any) -> None:

@@ -32,7 +32,11 @@ def cleared(history: Window) -> Window:
 
 
 def mix(
-    history: Window, point: jax.Array, change: jax.Array, weights: jax.Array
+    history: Window,
+    point: jax.Array,
+    change: jax.Array,
+    weights: jax.Array,
+    step: jax.Array | float = 1.0,
 ) -> tuple[Window, jax.Array]:
     """New history and next point [n], from a point and what the iteration changes.
 
@@ -54,5 +58,5 @@ def mix(
     gram = gram + jnp.where(size > 0, ridge, 1) * jnp.eye(DEPTH, dtype=point.dtype)
     factor = jax.scipy.linalg.cho_factor(gram)
     share = jax.scipy.linalg.cho_solve(factor, matmul(weighted, change))
-    new = point + change - matmul(share, points + changes)
+    new = point + step * change - matmul(share, points + step * changes)
     return Window(points, changes, point, change, history.seen + 1), new

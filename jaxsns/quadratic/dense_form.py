@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from jaxsns.geometry import Dense
 from jaxsns.numerics import safe_log
+from jaxsns.outer.form import Evaluation
 from jaxsns.partial import extend
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
-from jaxsns.quadratic.evaluation import Evaluation
 from jaxsns.quadratic.terms import (
     Terms,
     first_part,

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxsns.geometry import PointCloud, memory
+from jaxsns.outer.form import Evaluation
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 from jaxsns.quadratic import dense_form, streamed_form
 from jaxsns.quadratic.dense_form import Carried
-from jaxsns.quadratic.evaluation import Evaluation
 from jaxsns.quadratic.spaces import Matrix, Points
 from jaxsns.quadratic.terms import Terms, linearised
 

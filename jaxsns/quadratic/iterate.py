@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import control
-from jaxsns.quadratic import forms, outer
+from jaxsns.outer import iteration
+from jaxsns.outer.iteration import Options, State
+from jaxsns.quadratic import forms
 from jaxsns.quadratic.terms import Terms
 from jaxsns.recording.counts import Counts, no_counts
-from jaxsns.status import Status, code
 
 
 class Begin(NamedTuple):
@@ -24,7 +25,7 @@ class Begin(NamedTuple):
 
 
 def _annealed(
-    terms: Terms, begin: Begin, epsilons, options: outer.Options, valid, method
+    terms: Terms, begin: Begin, epsilons, options: Options, valid, method
 ) -> Begin:
     """Solve for each of the epsilons [k], roughly, each from the last."""
     # Half as many digits, since only a start is wanted.
@@ -36,7 +37,9 @@ def _annealed(
     def level(begin, epsilon):
         masses = dataclasses.replace(terms.masses, epsilon=epsilon)
         own = dataclasses.replace(terms, masses=masses)
-        end = outer.run(own, begin.carried, begin.potentials, options, method, valid)
+        end = iteration.run(
+            forms, own, begin.carried, begin.potentials, options, method, valid
+        )
         counts = jax.tree.map(jnp.add, begin.counts, end.counts)
         steps = begin.steps + end.steps
         return Begin(end.next, (end.f, end.g), counts, steps), None
@@ -45,9 +48,7 @@ def _annealed(
 
 
 @functools.partial(jax.jit, static_argnums=5)
-def iterate(
-    terms: Terms, starts, anneal, options: outer.Options, valid, method
-) -> outer.State:
+def iterate(terms: Terms, starts, anneal, options: Options, valid, method) -> State:
     """Where the best of some starts ends; NaN if there is no answer."""
     rows, columns = forms.sizes(terms)
     dtype = terms.masses.dtype
@@ -57,7 +58,9 @@ def iterate(
         begin = Begin(start, zero, no_counts(), jnp.asarray(0, jnp.int32))
         if anneal is not None:
             begin = _annealed(terms, begin, anneal, options, valid, method)
-        end = outer.run(terms, begin.carried, begin.potentials, options, method, valid)
+        end = iteration.run(
+            forms, terms, begin.carried, begin.potentials, options, method, valid
+        )
         return end._replace(
             plan=None, next=None, trial=None, window=None,
             steps=end.steps + begin.steps,
@@ -68,11 +71,4 @@ def iterate(
     ends = jax.lax.map(one, starts)
     best = jnp.argmin(jnp.where(jnp.isfinite(ends.value), ends.value, jnp.inf))
     end = jax.tree.map(lambda v: v[best], ends)
-    kept = (Status.CONVERGED, Status.MAX_STEPS, Status.STALLED)
-    bad = ~functools.reduce(jnp.logical_or, [end.status == code(s) for s in kept])
-    nothing = lambda tree: jax.tree.map(lambda v: jnp.where(bad, jnp.nan, v), tree)
-    return end._replace(
-        carried=nothing(end.carried), f=nothing(end.f), g=nothing(end.g),
-        error=nothing(end.error), change=nothing(end.change),
-        value=nothing(end.value),
-    )  # fmt: skip
+    return iteration.answered(end)

@@ -9,11 +9,12 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxsns.geometry import Dense, Grid, PointCloud
-from jaxsns.numerics import default_tolerance
+from jaxsns.outer import derivative
+from jaxsns.outer.iteration import State, as_options
 from jaxsns.problem import arguments
 from jaxsns.problem.inputs import as_float, make_problem
 from jaxsns.problem.problem import Problem
-from jaxsns.quadratic import derivative, forms, outer
+from jaxsns.quadratic import forms
 from jaxsns.quadratic import starts as starting
 from jaxsns.quadratic.iterate import iterate
 from jaxsns.quadratic.solution import QuadraticSolution
@@ -23,9 +24,6 @@ from jaxsns.solution import Solution
 from jaxsns.solvers import loop, registry
 from jaxsns.solvers.options import Options as Method
 from jaxsns.status import Status, code
-
-# [D41]
-MAX_STEPS = 1_000
 
 
 def _in_range(name: str, value: Any, dtype: Any, least: bool) -> jax.Array:
@@ -148,13 +146,13 @@ def _validity(terms: Terms, good: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=3)
 def _attached(
-    terms: Terms, end: outer.State, tolerance: jax.Array, method: str
+    terms: Terms, end: State, tolerance: jax.Array, method: str
 ) -> QuadraticSolution:
     """Attach the derivatives."""
-    carried = derivative.attach(terms, end.carried, end.f, end.g)
+    carried = derivative.attach(forms, terms, end.carried, end.f, end.g)
     problem = forms.problem(terms, carried)
     f, g = derivative.potentials(problem, end.f, end.g)
-    value = derivative.optimal_value(terms, carried, f, g, end.value)
+    value = derivative.optimal_value(forms, terms, carried, f, g, end.value)
     linear = Solution(
         problem, f, g, end.error, tolerance, end.inner, end.counts, method
     )
@@ -183,7 +181,7 @@ def solve_quadratic(
     anneal: Any = None,
     tolerance: Any = None,
     inner_tolerance: Any = None,
-    max_steps: Any = MAX_STEPS,
+    max_steps: Any = None,
     method: str | Method = "auto",
 ) -> QuadraticSolution:
     """Solve entropic (fused) Gromov-Wasserstein transport between two spaces.
@@ -227,7 +225,7 @@ def solve_quadratic(
       tolerance: [] L1 change of the plan by a step, relative to the mass, at which to
         stop; None: 1e-7 in float64, 1e-3 in float32.
       inner_tolerance: [] marginal error of the plan; None: 1e-10, or 2e-5.
-      max_steps: [] limit of linear problems, for each epsilon.
+      max_steps: [] limit of linear problems, for each epsilon; None: 1000.
       method: that of the linear problems, as in `solve`.
 
     Returns:
@@ -274,12 +272,7 @@ def solve_quadratic(
         loss=loss,
     )
     dtype = terms.masses.dtype
-    numbers = (
-        ("tolerance", tolerance, outer.default_change(dtype), dtype),
-        ("inner_tolerance", inner_tolerance, default_tolerance(dtype), dtype),
-        ("max_steps", max_steps, None, jnp.int32),
-    )
-    options = outer.Options(*[_positive(*number) for number in numbers])
+    options = as_options(dtype, tolerance, inner_tolerance, max_steps)
     valid = _validity(terms, good)
     if starts != 1 and not (isinstance(init, str) and init == "random"):
         raise ValueError("starts is the number of random ones: it needs init='random'")
@@ -300,12 +293,3 @@ def _epsilons(anneal: Any, dtype: Any) -> jax.Array:
     if not isinstance(epsilons, Tracer) and not (np.asarray(epsilons) > 0).all():
         raise ValueError(f"anneal must be positive; got {epsilons}")
     return epsilons.astype(dtype)
-
-
-def _positive(name: str, value: Any, default: Any, dtype: Any) -> jax.Array:
-    value = jnp.asarray(default if value is None else value)
-    if value.shape != ():
-        raise ValueError(f"{name} must be a scalar; got shape {value.shape}")
-    if not isinstance(value, Tracer) and not float(value) > 0:
-        raise ValueError(f"{name} must be positive; got {value}")
-    return value.astype(dtype)

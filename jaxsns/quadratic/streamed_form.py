@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jaxsns import control
 from jaxsns.geometry import PointCloud
 from jaxsns.numerics import machine_epsilon, matmul
+from jaxsns.outer.form import Evaluation
 from jaxsns.plans.entries import BLOCK
 from jaxsns.problem import dual, gauge
 from jaxsns.problem.problem import Problem
-from jaxsns.quadratic.evaluation import Evaluation
 from jaxsns.quadratic.spaces import LowRank, Matrix, Points
 from jaxsns.quadratic.terms import Terms, first_part, second_part
 

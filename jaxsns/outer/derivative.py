@@ -7,6 +7,7 @@ linear solve and one linearisation. GMRES solves the system, since T' is not sym
 Source: implicit function theorem.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -17,10 +18,9 @@ from jax.scipy.sparse.linalg import gmres
 from jaxsns import control
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import machine_epsilon
+from jaxsns.outer.form import Form, Terms
 from jaxsns.problem import gauge
 from jaxsns.problem.problem import Problem
-from jaxsns.quadratic import forms
-from jaxsns.quadratic.terms import Terms
 
 RESTART = 30  # directions that are kept, each of the size of what is carried [D41]
 # [D41]
@@ -52,8 +52,8 @@ def potentials(problem: Problem, f: jax.Array, g: jax.Array):
     return gauge.with_gauge(problem, *implicit.attach(problem, f, g))
 
 
-@jax.custom_jvp
-def attach(terms: Terms, carried: Any, f: jax.Array, g: jax.Array) -> Any:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def attach(form: Form, terms: Terms, carried: Any, f: jax.Array, g: jax.Array) -> Any:
     """Return what is carried unchanged, with the derivative of the fixed point.
 
     f, g: potentials of the linear problem, at the tolerance of its solve.
@@ -62,16 +62,14 @@ def attach(terms: Terms, carried: Any, f: jax.Array, g: jax.Array) -> Any:
 
 
 @attach.defjvp
-def _attach_jvp(primals, tangents):
+def _attach_jvp(form, primals, tangents):
     terms, carried, f, g = primals
-    carried = attach(*primals)
+    carried = attach(form, *primals)
     flat, unravel = ravel_pytree(carried)
 
     def image(terms, flat):
         at = unravel(flat)
-        new = forms.evaluate(
-            terms, at, *potentials(forms.problem(terms, at), f, g)
-        ).next
+        new = form.evaluate(terms, at, *potentials(form.problem(terms, at), f, g)).next
         return ravel_pytree(new)[0]
 
     # Apart, so that what does not move is known to have no tangent: JAX 0.12 cannot
@@ -87,17 +85,17 @@ def _attach_jvp(primals, tangents):
     return carried, unravel(moved)
 
 
-@jax.custom_jvp
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def optimal_value(
-    terms: Terms, carried: Any, f: jax.Array, g: jax.Array, value: jax.Array
+    form: Form, terms: Terms, carried: Any, f: jax.Array, g: jax.Array, value: jax.Array
 ) -> jax.Array:
     """[] the value as it is; its first derivative ignores that the plan moves."""
     return value
 
 
 @optimal_value.defjvp
-def _optimal_value_jvp(primals, tangents):
+def _optimal_value_jvp(form, primals, tangents):
     # The envelope theorem. The value itself is not computed anew.
     terms, carried, f, g, _ = primals
-    partial = lambda q: forms.evaluate(q, carried, f, g).value
-    return optimal_value(*primals), jax.jvp(partial, (terms,), (tangents[0],))[1]
+    partial = lambda q: form.evaluate(q, carried, f, g).value
+    return optimal_value(form, *primals), jax.jvp(partial, (terms,), (tangents[0],))[1]

@@ -2,14 +2,16 @@
 
     C <- C + step (C(P) - C),   P = plan of the linear problem with cost C
 
-With step 1 this minimises a bound of the objective where the quadratic form is concave
-on plans (both costs conditionally negative definite): the objective cannot rise. A
+C(P) is the gradient of the objective without its entropy. With step 1 this minimises a
+bound of the objective where that part is concave on plans (Gromov-Wasserstein with
+conditionally negative definite costs): the objective cannot rise. A
 shorter step is one of mirror descent in the entropy of the plan, which lowers the
-objective for any costs if it is short enough; the step is halved where the objective
+objective in any case if it is short enough; the step is halved where the objective
 rose, and doubled again afterwards. Near the end steps are extrapolated (Anderson),
 which is undone where the objective rose; the last step is a plain one.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +23,8 @@ from jaxsns.geometry import memory
 from jaxsns.linear import anderson
 from jaxsns.linear.anderson import Window
 from jaxsns.numerics import default_tolerance, machine_epsilon
-from jaxsns.quadratic import forms
-from jaxsns.quadratic.terms import Terms
+from jaxsns.outer.form import Form, Terms
+from jaxsns.problem.inputs import as_positive
 from jaxsns.recording.counts import Counts, no_counts
 from jaxsns.solver import solve
 from jaxsns.solvers import loop
@@ -30,6 +32,7 @@ from jaxsns.status import Status, code
 
 SHARE = 1e-3  # error of the marginals over the plan's last change [D41]
 ROUNDING = 64  # units of rounding of the objective that are no rise [D41]
+MAX_STEPS = 1_000  # linear problems [D41]
 NEAR = 0.3  # change of the plan below which steps are extrapolated [D41]
 
 
@@ -39,6 +42,7 @@ class Options(NamedTuple):
     tolerance: jax.Array  # [] change of the plan in L1, relative to its mass
     inner_tolerance: jax.Array  # [] error of the marginals at the end
     max_steps: jax.Array  # [] int32
+    share: jax.Array  # [] error of the marginals before the end, over the last change
 
 
 class State(NamedTuple):
@@ -74,20 +78,20 @@ def _select(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old)
 
 
-def _proposed(s: State, terms: Terms, plain: jax.Array) -> State:
+def _proposed(s: State, form: Form, terms: Terms, plain: jax.Array) -> State:
     """Add what is tried next: a plain step if asked for, else an extrapolated one."""
     step = _mixed(s.carried, s.next, s.step)
     if s.window is None:
         return s._replace(trial=step, plain=jnp.asarray(True))
     flat, unravel = ravel_pytree(s.carried)
     change = ravel_pytree(s.next)[0] - flat
-    weights = forms.weights(terms, s.plan)
-    window, mixed = anderson.mix(s.window, flat, change, weights)
-    mixed = forms.sensible(terms, unravel(mixed), s.next)
+    weights = form.weights(terms, s.plan)
+    window, mixed = anderson.mix(s.window, flat, change, weights, s.step)
+    mixed = form.sensible(terms, unravel(mixed), s.next)
     fine = jnp.all(jnp.isfinite(ravel_pytree(mixed)[0]))
-    plain |= ~fine | (s.step < 1)
+    plain |= ~fine
     # What was seen far from here, or on short steps, would only mislead.
-    far = (s.step < 1) | (s.change > NEAR)
+    far = s.change > NEAR
     window = _select(far, anderson.cleared(s.window), window)
     return s._replace(
         trial=_select(plain | far, step, mixed), plain=plain | far, window=window
@@ -115,28 +119,34 @@ def _judged(new: State, sure: jax.Array, inner: jax.Array, options: Options) -> 
 
 
 def run(
-    terms: Terms, start: Any, potentials: Any, options: Options, method: Any, given: Any
+    form: Form,
+    terms: Terms,
+    start: Any,
+    potentials: Any,
+    options: Options,
+    method: Any,
+    given: Any,
 ) -> State:
     """Iterate from what is carried, and potentials to start from, to the end.
 
     given: [] int32 status of the input: RUNNING if it is fine.
     """
-    dtype = terms.alpha.dtype
+    dtype = terms.masses.dtype
     unit = machine_epsilon(dtype)
 
     def update(s: State) -> State:
-        tolerance = SHARE * jnp.minimum(s.change, 1)
+        tolerance = options.share * jnp.minimum(s.change, 1)
         last = s.change <= options.tolerance
         tolerance = jnp.where(last, 0, tolerance)
         tolerance = jnp.maximum(tolerance, options.inner_tolerance)
         out = solve(
-            forms.problem(terms, s.trial),
+            form.problem(terms, s.trial),
             tolerance=tolerance.astype(dtype),
             init=(s.f, s.g),
             method=method,
         )
-        seen = forms.evaluate(terms, s.trial, out.f, out.g)
-        change = forms.change(terms, s.plan, seen.plan) / s.step
+        seen = form.evaluate(terms, s.trial, out.f, out.g)
+        change = form.change(terms, s.plan, seen.plan) / s.step
         first = s.steps == 0
         slack = seen.size * (ROUNDING * unit + out.error + s.error)
         rose = seen.value > s.value + slack
@@ -172,7 +182,7 @@ def run(
         wanted = rose | (near & ~s.plain)
         sure = s.plain & ~rose
         accepted = _judged(_select(rose, back, new), sure, ended, options)
-        return _proposed(accepted, terms, wanted)
+        return _proposed(accepted, form, terms, wanted)
 
     f, g = potentials
     infinite = jnp.asarray(jnp.inf, dtype)
@@ -182,7 +192,7 @@ def run(
     window = anderson.empty(size, dtype) if kept else None
     first = State(
         carried=start, next=start, trial=start, plain=jnp.asarray(True), window=window,
-        plan=forms.no_plan(terms, start), f=f, g=g,
+        plan=form.no_plan(terms, start), f=f, g=g,
         value=infinite, error=infinite, change=infinite, step=one,
         least=infinite, idle=zero, steps=zero,
         status=given, inner=given, counts=no_counts(),
@@ -190,6 +200,33 @@ def run(
     return loop.run(update, first)
 
 
-def default_change(dtype: jnp.dtype) -> float:
-    """Change of the plan at which to stop: 1e-7 in float64, 1e-3 in float32."""
-    return 1e-7 if default_tolerance(dtype) < 1e-6 else 1e-3
+def as_options(
+    dtype: jnp.dtype,
+    tolerance: Any,
+    inner_tolerance: Any,
+    max_steps: Any,
+    share: float = SHARE,
+) -> Options:
+    """Options of a dtype; None: what the dtype can do."""
+    least = default_tolerance(dtype)
+    # Change of the plan at which to stop: 1e-7 in float64, 1e-3 in float32.
+    change = 1e-7 if least < 1e-6 else 1e-3
+    default = lambda value, other: other if value is None else value
+    return Options(
+        as_positive("tolerance", default(tolerance, change), dtype),
+        as_positive("inner_tolerance", default(inner_tolerance, least), dtype),
+        as_positive("max_steps", default(max_steps, MAX_STEPS), jnp.int32),
+        jnp.asarray(share, dtype),
+    )
+
+
+def answered(end: State) -> State:
+    """What is returned of an end: NaN where there is no answer."""
+    kept = (Status.CONVERGED, Status.MAX_STEPS, Status.STALLED)
+    bad = ~functools.reduce(jnp.logical_or, [end.status == code(s) for s in kept])
+    nothing = lambda tree: jax.tree.map(lambda v: jnp.where(bad, jnp.nan, v), tree)
+    return end._replace(
+        carried=nothing(end.carried), f=nothing(end.f), g=nothing(end.g),
+        error=nothing(end.error), change=nothing(end.change),
+        value=nothing(end.value),
+    )  # fmt: skip
