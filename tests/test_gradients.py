@@ -110,14 +110,20 @@ def test_hessians_agree_in_all_compositions():
     function = _function(("value", "potentials", "plan"), 3, 4)
     arguments = _arguments(3, 4, seed=3)
     at = lambda cost: function(cost, *arguments[1:])
-    hessian = jax.jit(jax.hessian(at))(arguments[0])
+
+    def slopes(cost):
+        slope = jax.jacrev(at)(cost)
+        return slope, slope
+
+    hessian_and_gradient = jax.jit(jax.jacfwd(slopes, has_aux=True))
+    hessian = hessian_and_gradient(arguments[0])[0]
     reverse = jax.jit(jax.jacrev(jax.jacrev(at)))(arguments[0])
     forward = jax.jit(jax.jacfwd(jax.jacfwd(at)))(arguments[0])
     np.testing.assert_allclose(hessian, reverse, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(hessian, forward, rtol=1e-8, atol=1e-9)
     square = np.asarray(hessian).reshape(3, 12, 12)
     np.testing.assert_allclose(square, square.mT, rtol=1e-8, atol=1e-9)
-    gradient = jax.jit(jax.jacrev(at))
+    gradient = lambda cost: hessian_and_gradient(cost)[1]
     step = 1e-5
     bump = np.zeros((3, 4))
     bump[1, 2] = step
@@ -129,13 +135,12 @@ def test_hessians_agree_in_all_compositions():
 def test_third_derivative():
     cost, a, b, _ = _arguments(3, 4)
     function = lambda e: _function("plan", 3, 4)(cost, a, b, e)
-    third = jax.jit(jax.grad(jax.grad(jax.grad(function))))(0.05)
-    second = jax.jit(jax.grad(jax.grad(function)))
-    difference = (second(0.05 + 1e-5) - second(0.05 - 1e-5)) / 2e-5
+    both = jax.jit(jax.value_and_grad(jax.grad(jax.grad(function))))
+    third = both(0.05)[1]
+    difference = (both(0.05 + 1e-5)[0] - both(0.05 - 1e-5)[0]) / 2e-5
     np.testing.assert_allclose(third, difference, rtol=1e-6)
 
 
-@jax.jit
 def _blocks(t, direction, rate):
     cost, a, b = problems.assignment(direction.shape[0])
     solution = jaxsns.solve(
@@ -145,9 +150,11 @@ def _blocks(t, direction, rate):
 
 
 @jax.jit
-def _slopes(direction, rate):
+def _value_and_slopes(t, direction, rate):
+    """Value, and its slope in reverse and in forward mode."""
     along = lambda t: _blocks(t, direction, rate)
-    return jax.grad(along)(0.0), jax.jvp(along, (0.0,), (1.0,))[1]
+    value, forward = jax.jvp(along, (t,), (1.0,))
+    return value, jax.grad(along)(t), forward
 
 
 @pytest.mark.parametrize("n", [30, 100])
@@ -157,11 +164,12 @@ def test_plan_gradient_where_the_plan_splits_into_blocks(n, name):
     direction, rate = np.zeros((n, n)), 1 / 1200
     if name == "cost":
         direction, rate = np.random.default_rng(5).normal(size=(n, n)), 0.0
-    along = lambda t: _blocks(t, direction, rate)
+    along = lambda t: _value_and_slopes(t, direction, rate)[0]
     h = 1e-5 if name == "cost" else 1e-3
     reference = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
     # Measured 1e-10 or better; bar 1e-6.
-    np.testing.assert_allclose(_slopes(direction, rate), [reference] * 2, rtol=1e-7)
+    slopes = _value_and_slopes(0.0, direction, rate)[1:]
+    np.testing.assert_allclose(slopes, [reference] * 2, rtol=1e-7)
 
 
 def test_potential_gradient_at_small_epsilon_with_one_block():
@@ -173,13 +181,14 @@ def test_potential_gradient_at_small_epsilon_with_one_block():
     epsilon = float(cost.max()) / 1200
 
     @jax.jit
-    def along(t):
+    @jax.value_and_grad
+    def both(t):
         solution = jaxsns.solve(cost + t * direction, epsilon=epsilon, tolerance=1e-13)
         return jnp.vdot(u, solution.f) + jnp.vdot(v, solution.g)
 
-    h = 1e-6
+    along, h = lambda t: both(t)[0], 1e-6
     reference = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
-    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), reference, rtol=1e-6)
+    np.testing.assert_allclose(both(0.0)[1], reference, rtol=1e-6)
 
 
 def test_implicit_equals_unrolled():
@@ -193,22 +202,20 @@ def test_implicit_equals_unrolled():
         return jnp.vdot(u, f) + jnp.vdot(v, g) + jnp.vdot(w, plan)
 
     @jax.jit
+    @jax.value_and_grad
     def implicit(cost):
         solution = jaxsns.solve(cost, a, b, epsilon=epsilon, tolerance=TIGHT)
         return through((solution.f, solution.g), cost)
 
     @jax.jit
+    @jax.value_and_grad
     def unrolled(cost):
         problem = jaxsns.make_problem(cost, a, b, epsilon=epsilon)
         return through(jaxsns.unrolled_sinkhorn(problem, 400), cost)
 
-    np.testing.assert_allclose(implicit(cost), unrolled(cost), rtol=1e-11)
-    np.testing.assert_allclose(
-        jax.jit(jax.grad(implicit))(cost),
-        jax.jit(jax.grad(unrolled))(cost),
-        rtol=1e-8,
-        atol=1e-10,
-    )
+    (value, slope), (wanted, expected) = implicit(cost), unrolled(cost)
+    np.testing.assert_allclose(value, wanted, rtol=1e-11)
+    np.testing.assert_allclose(slope, expected, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [(20, 31), (31, 20)])
@@ -238,9 +245,9 @@ def test_gradients_under_vmap_equal_those_alone():
     stacked = tuple(jnp.stack(x) for x in zip(*lanes, strict=True))
     gradient = jax.jacrev(function, argnums=(0, 1, 2, 3))
     batch = jax.jit(jax.vmap(gradient))(*stacked)
-    single = jax.jit(gradient)
     for k, lane in enumerate(lanes):
-        alone = single(*lane)
+        # Not jitted: its parts are compiled for the first test.
+        alone = gradient(*lane)
         for got, expected in zip(batch, alone, strict=True):
             np.testing.assert_allclose(got[k], expected, rtol=1e-9, atol=1e-11)
 
@@ -294,14 +301,15 @@ def test_derivative_in_points_and_through_a_relative_epsilon():
     direction = jnp.asarray(r.normal(size=x.shape))
 
     @jax.jit
-    def along(t):
+    @jax.value_and_grad
+    def both(t):
         cloud = jaxsns.PointCloud(x + t * direction, y)
         s = jaxsns.solve(cloud, epsilon=0.1, relative_to="std", tolerance=TIGHT)
         return jnp.vdot(s.barycentric(y), s.barycentric(y)) + s.value
 
-    h = 1e-4
+    along, h = lambda t: both(t)[0], 1e-4
     reference = (8 * (along(h) - along(-h)) - (along(2 * h) - along(-2 * h))) / (12 * h)
-    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), reference, rtol=1e-8)
+    np.testing.assert_allclose(both(0.0)[1], reference, rtol=1e-8)
 
 
 def test_failed_solve_gives_nan_not_a_number():

@@ -1,7 +1,6 @@
 """Costs that are never stored: the same answers, and nothing of size [n, m]."""
 
 import dataclasses
-import functools
 
 import chex
 import jax
@@ -380,9 +379,8 @@ def _loss(kind, streamed, x, y, a, b, epsilon):
     return inner + means + solution.transport_cost
 
 
-_value_and_slopes = jax.jit(
-    jax.value_and_grad(_loss, argnums=(2, 3, 4, 6)), static_argnums=(0, 1)
-)
+# Not jitted: one program of the solve serves all orders of derivatives.
+_value_and_slopes = jax.value_and_grad(_loss, argnums=(2, 3, 4, 6))
 
 
 def _gradient(*given):
@@ -470,7 +468,6 @@ def test_first_and_second_derivatives_of_the_value():
     given = cloud.x, cloud.y, jnp.asarray(_masses(N, [5])), jnp.asarray(_masses(M)), 0.1
     way = jnp.asarray(R.normal(size=(N, 2)))
 
-    @functools.partial(jax.jit, static_argnums=0)
     def both(streamed, x, *rest):
         slopes = jax.grad(_loss, argnums=(2, 3, 4, 6))
         along = lambda x: slopes("value", streamed, x, *rest)
