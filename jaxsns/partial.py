@@ -16,11 +16,12 @@ from jax.core import Tracer
 from jaxsns import hints
 from jaxsns.geometry import Dense
 from jaxsns.numerics import forbidden_cost
-from jaxsns.problem.inputs import make_problem
+from jaxsns.problem import dual
+from jaxsns.problem.inputs import as_float, make_problem
 from jaxsns.problem.problem import Problem
 from jaxsns.recording.counts import Counts
 from jaxsns.solution import Solution
-from jaxsns.solver import solve
+from jaxsns.solver import initial, solve
 
 
 @functools.partial(
@@ -162,7 +163,9 @@ class PartialSolution:
 
 
 def _checked_share(share: Any, dtype: Any) -> jax.Array:
-    share = jnp.asarray(share)
+    if share is None:
+        raise TypeError("share must be a number; got None")
+    share = as_float("share", share)
     if share.shape != ():
         raise ValueError(f"share must be a scalar; got shape {share.shape}")
     if not isinstance(share, Tracer) and not 0 < float(share) <= 1:
@@ -206,6 +209,20 @@ def extend(problem: Problem, share: jax.Array, row: bool, column: bool) -> Probl
     return Problem(Dense(cost), a, b, problem.epsilon, rho_a, rho_b)
 
 
+def _with_virtual(
+    extended: Problem, f: jax.Array, g: jax.Array, row: bool, column: bool
+):
+    """Potentials of the extended problem, from those of the real atoms.
+
+    A virtual atom is paired with real ones only, so theirs fix its own.
+    """
+    low = dual.nothing(extended)
+    f, g = _append(f, low, row), _append(g, low, column)
+    rows, columns = dual.row_update(extended, g), dual.column_update(extended, f)
+    f = f.at[-1].set(rows[-1]) if row else f
+    return f, g.at[-1].set(columns[-1]) if column else g
+
+
 @hints.answered
 def solve_partial(
     cost: Any,
@@ -218,6 +235,7 @@ def solve_partial(
     rho_b: Any = None,
     relative_to: str | None = None,
     scale_cost: str | None = None,
+    init: tuple[Any, Any] | None = None,
     **options: Any,
 ) -> PartialSolution:
     """Move a share of the mass only, where it costs least.
@@ -237,6 +255,7 @@ def solve_partial(
       rho_b: as in `solve`.
       relative_to: as in `solve`.
       scale_cost: as in `solve`.
+      init: (f [n], g [m]) potentials to start from, as in `solve`.
       **options: method, tolerance, max_steps and so on, as in `solve`.
 
     Returns:
@@ -271,4 +290,7 @@ def solve_partial(
         rho_b=None if rho_b is None else problem.rho_b,
     )
     extended = extend(problem, _checked_share(share, problem.dtype), row, column)
-    return PartialSolution(solve(extended, **options), row, column)
+    start = initial(problem, init)
+    if start is not None:
+        start = _with_virtual(extended, *start, row, column)
+    return PartialSolution(solve(extended, init=start, **options), row, column)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsns import hints
+from jaxsns.problem import arguments
 from jaxsns.problem.inputs import as_float
 
 SMALLEST = 8  # atoms of the smallest default size [D17]
@@ -34,6 +35,8 @@ def pad(
     Raises:
       ValueError: no arrays, shapes that do not fit, a length that is too small.
     """
+    if not isinstance(arrays, list | tuple):
+        raise TypeError(f"arrays must be a list of arrays; got {type(arrays).__name__}")
     hosts = [np.asarray(x) for x in arrays]
     if not hosts:
         raise ValueError("arrays must hold at least one array; got none")
@@ -44,7 +47,7 @@ def pad(
             f"{[x.shape for x in hosts]}"
         )
     longest = max(len(x) for x in hosts)
-    length = longest if length is None else length
+    length = longest if length is None else arguments.as_count("length", length)
     if length < longest:
         raise ValueError(f"length must be at least {longest}; got {length}")
     out = np.zeros((len(hosts), length, *hosts[0].shape[1:]), np.result_type(*hosts))
@@ -67,7 +70,13 @@ def masses(mask: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     if weights is None:
         raw = mask.astype(jnp.result_type(float))
     else:
-        raw = jnp.where(mask, as_float("weights", weights), 0)
+        weights = as_float("weights", weights)
+        if weights.shape != mask.shape:
+            raise ValueError(
+                f"weights must have the shape of mask, {list(mask.shape)}; got "
+                f"{weights.shape}"
+            )
+        raw = jnp.where(mask, weights, 0)
     total = jnp.sum(raw, axis=-1, keepdims=True)
     return raw / jnp.where(total > 0, total, 1)
 
@@ -139,8 +148,10 @@ def bucketed(
             "bucketed takes one or more lists of arrays, all of one length; got "
             f"lengths {[len(x) for x in lists]}"
         )
-    if lanes is not None and lanes < 1:
-        raise ValueError(f"lanes must be at least 1; got {lanes}")
+    if lanes is not None:
+        lanes = arguments.as_count("lanes", lanes)
+    if sizes is not None:
+        sizes = [arguments.as_count("an entry of sizes", size) for size in sizes]
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, problem in enumerate(zip(*lists, strict=True)):
         shape = tuple(_size(len(x), sizes) for x in problem)

@@ -13,9 +13,9 @@ from jaxsns import hints
 from jaxsns.geometry import Grid, PointCloud
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import default_tolerance
-from jaxsns.problem import dual, gauge
+from jaxsns.problem import arguments, dual, gauge
 from jaxsns.problem.checks import check_values, is_traced
-from jaxsns.problem.inputs import as_positive, make_problem
+from jaxsns.problem.inputs import as_float, as_positive, make_problem
 from jaxsns.problem.offsets import Reduced, reduce
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
@@ -40,7 +40,7 @@ def initial(problem: Problem, init: Any) -> tuple[jax.Array, jax.Array] | None:
         if value is None:
             given.append(None)
             continue
-        value = jnp.asarray(value, problem.dtype)
+        value = as_float(f"{name} of init", value).astype(problem.dtype)
         if value.shape != (size,):
             raise ValueError(
                 f"{name} of init must have shape [{size}] to match cost "
@@ -184,6 +184,7 @@ def solve(
             relative_to=relative_to,
             scale_cost=scale_cost,
         )
+    early_stop = arguments.as_bool("early_stop", early_stop)
     name, chosen = registry.find(method, early_stop)
     if name == "sns" and not problem.balanced:
         raise ValueError(
@@ -198,7 +199,9 @@ def solve(
     options = _limited(problem, chosen.options, tolerance, max_steps)
     if not problem.geometry.has_kernel:
         driver.check(name, options, continuation)
-    path = chosen.path if continuation is None else bool(continuation)
+    path = chosen.path
+    if continuation is not None:
+        path = arguments.as_bool("continuation", continuation)
     if path and name in ("fixed", "sns"):
         raise ValueError(f"method {name!r} has no continuation; got continuation=True")
     start = initial(problem, init)
@@ -216,8 +219,8 @@ def solve(
     if start is not None and offsets is not None:
         start = offsets.taken(*start)
     with jax.named_scope("jaxsns.solve"):
-        arguments = jax.lax.stop_gradient((reduced, options, start))
-        out = execute(program, path, recording, *arguments)
+        held = jax.lax.stop_gradient((reduced, options, start))
+        out = execute(program, path, recording, *held)
     f, g, tolerance = _attached(reduced, out.f, out.g, options)
     steps = recorder.history(out.record, out.error, reduced.epsilon, out.counts)
     core = None

@@ -260,9 +260,8 @@ def test_a_plan_that_is_a_product():
     # The scale that is named is that of the products of both clouds.
     inner = -2 * (x - x.mean(0)) @ (x - x.mean(0)).T
     assert f"deviation of {inner.std():.3g}" in found["epsilon too large"]
-    assert _names(jaxsns.solve(jaxsns.PointCloud(x, x + 100), epsilon=0.5)) == (
-        "costs far from zero",
-    )
+    # Points are centred, so the distance between clouds takes no digits.
+    assert _names(jaxsns.solve(jaxsns.PointCloud(x, x + 100), epsilon=0.5)) == ()
 
 
 def test_an_offset_is_no_fault_of_penalised_marginals():

@@ -13,7 +13,7 @@ from jaxsns.barycentres.measures import Measures
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.numerics import default_tolerance, derivative_only
 from jaxsns.problem.checks import coarseness, equalised, is_traced, mass_slack, require
-from jaxsns.problem.inputs import as_float, require_positive
+from jaxsns.problem.inputs import as_float, as_positive, require_positive
 from jaxsns.recording.summary import one_line
 from jaxsns.solution import require_converged
 from jaxsns.status import Status, code
@@ -160,6 +160,8 @@ def positive_scalar(name: str, value: Any) -> None:
     kind = "positive and finite"
     most = jnp.iinfo(jnp.int32).max if name == "max_steps" else np.inf
     require_positive(name, value, most, kind)
+    if name == "max_steps":
+        as_positive(name, value, jnp.int32)
     if not is_traced(value):
         require(
             np.isfinite(float(value)), lambda: f"{name} must be {kind}; got {value}"

@@ -184,6 +184,11 @@ def _attach_jvp(primals, tangents):
 def _checked(constraints: Any, shape: tuple[int, int], dtype: Any):
     """([K, n, m], [K], [K]) of a list of (A, lower, upper)."""
     rows: list[list[jax.Array]] = [[], [], []]
+    if not isinstance(constraints, list | tuple):
+        raise TypeError(
+            "constraints must be a list of (A, lower, upper); got "
+            f"{type(constraints).__name__}"
+        )
     for k, entry in enumerate(constraints):
         if not isinstance(entry, tuple | list) or len(entry) != 3:
             raise TypeError(

@@ -9,12 +9,13 @@ import numpy as np
 
 from jaxsns.diagnostics import symptoms
 from jaxsns.diagnostics.symptoms import Numbers
-from jaxsns.geometry import PointCloud
+from jaxsns.geometry import Dense, Grid, PointCloud
 from jaxsns.losses.divergence import TERMS, Divergence
 from jaxsns.numerics import default_tolerance
 from jaxsns.partial import PartialSolution
-from jaxsns.problem import checks
-from jaxsns.problem.inputs import make_problem
+from jaxsns.problem import arguments, checks
+from jaxsns.problem.inputs import as_float, make_problem
+from jaxsns.problem.offsets import reduce
 from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
 from jaxsns.status import Status, describe
@@ -131,6 +132,7 @@ def _numbers(problem: Problem, tolerance: Any) -> tuple[Numbers, slice]:
     """The problem on the host, all of it but perhaps rows of the costs."""
     if tolerance is None:
         tolerance = default_tolerance(problem.dtype)
+    tolerance = arguments.as_scalar("tolerance", tolerance, problem.dtype)
     cost, rows = _costs(problem)
     numbers = Numbers(
         {name: _host(x) for name, x in problem.geometry.arrays.items()},
@@ -144,6 +146,17 @@ def _numbers(problem: Problem, tolerance: Any) -> tuple[Numbers, slice]:
         float(tolerance),
     )
     return numbers, rows
+
+
+def _centred(problem: Problem) -> Problem:
+    """Points as `solve` takes them, around their means; bad ones as they are."""
+    if not isinstance(problem.geometry, PointCloud):
+        return problem
+    arrays = problem.geometry.arrays.values()
+    if not all(np.isfinite(np.asarray(v)).all() for v in arrays):
+        return problem
+    parts = reduce(problem)
+    return problem if parts is None else parts[0]
 
 
 def _some(x: Numbers, rows: slice) -> Numbers:
@@ -304,18 +317,23 @@ def diagnose(
         make = functools.partial(
             make_problem, relative_to=relative_to, scale_cost=scale_cost
         )
+        if not isinstance(subject, PointCloud | Dense | Grid):
+            subject = as_float("subject", subject)
+        numbers = {k: as_float(k, v) for k, v in numbers.items() if v is not None}
         subject = jax.jit(make)(subject, a, b, **numbers)
     if checks.is_traced(*jax.tree.leaves(subject)):
         raise TypeError("diagnose works outside jit only: it looks at the numbers")
     if isinstance(subject, Problem):
-        out = _of_problem(subject, *_numbers(subject, tolerance))
+        out = _of_problem(subject, *_numbers(_centred(subject), tolerance))
         head = f"Problem({subject.shape[0]} x {subject.shape[1]}, {subject.dtype})"
     else:
         solution, words = _lane(subject)
-        x, rows = _numbers(solution.problem, tolerance)
-        x = x._replace(
-            f=_host(solution.f), g=_host(solution.g), error=float(solution.error)
-        )
+        # What the solve took out of clouds apart took no digits of the answer.
+        problem, f, g = solution.problem, solution.f, solution.g
+        if _centred(problem) is not problem:
+            problem, f, g = solution.core
+        x, rows = _numbers(problem, tolerance)
+        x = x._replace(f=_host(f), g=_host(g), error=float(solution.error))
         out = _of_problem(solution.problem, x, rows)
         if not any(name == "infeasible" for name, _ in out):
             whole = rows == slice(None)

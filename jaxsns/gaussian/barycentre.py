@@ -25,6 +25,7 @@ from jaxsns.gaussian.matrix_sqrt import clipped_root, symmetric_part
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
 from jaxsns.linear.powers import half_exponent, power_of_two, shifted
 from jaxsns.numerics import machine_epsilon, matmul
+from jaxsns.problem.inputs import require_number
 from jaxsns.recording.summary import one_line
 from jaxsns.solution import require_converged
 from jaxsns.status import Status, code
@@ -158,6 +159,7 @@ def _run(
 
 
 def _number(name: str, value: Any, dtype: Any, least: float) -> jax.Array:
+    require_number(name, value)
     number = jnp.asarray(value)
     if number.shape != () or (dtype == jnp.int32) != jnp.issubdtype(
         number.dtype, jnp.integer
@@ -209,7 +211,7 @@ def barycentre(
     if tolerance is None:
         tolerance = 1e-12 if jnp.finfo(dtype).bits >= 64 else 2e-6
     tolerance = _number("tolerance", tolerance, dtype, float(jnp.finfo(dtype).tiny))
-    max_steps = _number("max_steps", max_steps, jnp.int32, 0)
+    max_steps = _number("max_steps", max_steps, jnp.int32, 1)
     if weights is None:
         weights = jnp.full((count,), 1 / count, dtype)
     if not isinstance(weights, Tracer):

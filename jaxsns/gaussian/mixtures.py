@@ -20,7 +20,8 @@ from jaxsns.geometry import Dense
 from jaxsns.linear import lapack
 from jaxsns.numerics import matmul, safe_log
 from jaxsns.problem import arguments
-from jaxsns.problem.inputs import as_float
+from jaxsns.problem.checks import coarseness
+from jaxsns.problem.inputs import as_float, same_totals
 from jaxsns.solution import Solution
 from jaxsns.solver import solve
 
@@ -188,15 +189,18 @@ def mixture_transport(
 
     Cost: K L Bures distances of O(d^3), and a solve of K x L.
     """
+    given = x, y
     x, y = _checked("x", x), _checked("y", y)
     if x.means.shape[1] != y.means.shape[1]:
         raise ValueError(
             f"x and y must have the same dimension; got means {x.means.shape} and "
             f"{y.means.shape}"
         )
-    solution = solve(
-        Dense(_costs(x, y)), x.weights, y.weights, epsilon=epsilon, **options
-    )
+    a, b = x.weights, y.weights
+    coarse = coarseness(given[0][0]), coarseness(given[1][0])
+    if max(coarse) > 0 and options.keys().isdisjoint(("rho_a", "rho_b")):
+        a, b = same_totals(a, b, coarse)
+    solution = solve(Dense(_costs(x, y)), a, b, epsilon=epsilon, **options)
     return MixtureTransport(x, y, solution)
 
 

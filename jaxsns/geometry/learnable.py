@@ -88,7 +88,8 @@ class Traced:
         points = tuple(p.astype(self._dtype) for p in points)
         core = _core()
         run = core.jaxpr_as_fun(core.ClosedJaxpr(self._jaxpr, consts))
-        return run(*arrays, *points)[0].astype(dtype)
+        # A function may return a plain number, which has no dtype of its own.
+        return jnp.asarray(run(*arrays, *points)[0]).astype(dtype)
 
     def __eq__(self, other: object) -> bool:
         """Whether it is the same program."""

@@ -21,7 +21,7 @@ from jaxsns.geometry import Dense, PointCloud
 from jaxsns.geometry.costs import CostFunction
 from jaxsns.numerics import forbidden_cost, machine_epsilon, safe_log
 from jaxsns.problem import dual, marginal
-from jaxsns.problem.inputs import make_problem
+from jaxsns.problem.inputs import as_float, make_problem
 from jaxsns.problem.offsets import Offsets
 from jaxsns.problem.problem import Problem
 from jaxsns.problem.scales import moments
@@ -330,8 +330,13 @@ def sinkhorn_divergence(
                 f"{name} must have shape [points, dimension]; got {jnp.shape(points)} "
                 "(a batch: jaxsns.transport_loss, or jax.vmap of this function)"
             )
-    if rho is not None and jnp.shape(rho) != ():
+    if rho is not None and as_float("rho", rho).shape != ():
         raise ValueError(f"rho must be a scalar; got shape {jnp.shape(rho)}")
+    if "scale_cost" in options:
+        raise TypeError(
+            "scale_cost is no option of a divergence: give relative_to, or scale the "
+            "points"
+        )
     problem = make_problem(
         PointCloud(x, y, cost),
         a,

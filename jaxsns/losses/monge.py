@@ -60,6 +60,8 @@ def monge_gap(
             f"mapped must have the shape of x, {jnp.shape(x)}; got {jnp.shape(mapped)}"
         )
     cloud = PointCloud(x, mapped, cost)
+    if "scale_cost" in options:
+        raise TypeError("scale_cost is no option of monge_gap: give relative_to")
     problem = make_problem(cloud, a, a, epsilon=epsilon, relative_to=relative_to)
     solution = solve(problem, **options)
     geometry, mass = problem.geometry, problem.a

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 
 from jaxsns.numerics import matmul
 from jaxsns.problem import arguments
-from jaxsns.problem.checks import mass_slack
-from jaxsns.problem.inputs import as_float
+from jaxsns.problem.checks import coarseness, mass_slack
+from jaxsns.problem.inputs import as_float, same_totals
 
 
 def _sorted(values: jax.Array, mass: jax.Array):
@@ -66,6 +66,7 @@ def _clouds(x: Any, y: Any, a: Any, b: Any):
             f"x and y must have the same dimension; got x {x.shape} and y {y.shape}"
         )
     dtype = jnp.result_type(x.dtype, y.dtype)
+    coarse = coarseness(a), coarseness(b)
     masses = []
     for name, mass, points in (("a", a, x), ("b", b, y)):
         size = points.shape[0]
@@ -76,6 +77,8 @@ def _clouds(x: Any, y: Any, a: Any, b: Any):
         if mass.shape != (size,):
             raise ValueError(f"{name} must have shape [{size}]; got {mass.shape}")
         masses.append(mass.astype(dtype))
+    if max(coarse) > 0:
+        masses = list(same_totals(masses[0], masses[1], coarse))
     slack = mass_slack(dtype, x.shape[0], y.shape[0])
     fine = arguments.holds(
         lambda xp, a, b: (
@@ -98,6 +101,7 @@ def _directions(key: Any, directions: Any, number: int, like: jax.Array) -> jax.
         raise ValueError("give either key, to draw directions, or directions")
     if directions is None:
         number = arguments.as_count("number", number)
+        key = arguments.as_key("key", key)
         directions = jax.random.normal(key, (number, d), like.dtype)
     directions = as_float("directions", directions).astype(like.dtype)
     if directions.ndim != 2 or directions.shape[1] != d or directions.size == 0:

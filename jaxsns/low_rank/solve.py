@@ -127,7 +127,7 @@ def solve_low_rank(
     problem = make_problem(cost, a, b, epsilon=epsilon, relative_to=relative_to)
     rank = arguments.as_count("rank", rank)
     fine = _finite(problem)
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(0) if key is None else arguments.as_key("key", key)
     full = solve(problem, **options)
     stop = jax.lax.stop_gradient
     factors = _factors(stop(problem.geometry), stop(full), rank, key)

@@ -225,4 +225,5 @@ def sample_pairs(
         raise ValueError(f"rows must be 'plan' or 'a'; got {rows!r}")
     if partial and rows == "a":
         raise ValueError("rows must be 'plan' where not all of a is moved; got 'a'")
+    key = arguments.as_key("key", key)
     return _sample(jax.lax.stop_gradient(solution), key, size, rows)

@@ -41,10 +41,33 @@ def as_count(name: str, value: Any, most: int | None = None) -> int:
     """`value` as a static integer from 1 to `most`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be a Python integer; got {type(value).__name__}")
-    if value < 1 or (most is not None and value > most):
-        limit = "at least 1" if most is None else f"from 1 to {most}"
+    largest = int(jnp.iinfo(jnp.int32).max) if most is None else most
+    if not 1 <= value <= largest:
+        low = value < 1 and most is None
+        limit = "at least 1" if low else f"from 1 to {largest}"
         raise ValueError(f"{name} must be {limit}; got {value}")
     return int(value)
+
+
+def as_bool(name: str, value: Any) -> bool:
+    """`value` as a static boolean."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False; got {value!r}")
+    return bool(value)
+
+
+def as_key(name: str, value: Any) -> jax.Array:
+    """`value` if it is a key of `jax.random`, of one draw."""
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    new = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    # Keys of `jax.random.PRNGKey` are plain numbers.
+    old = dtype == jnp.uint32 and len(shape or ()) == 1
+    if not old and not (new and shape == ()):
+        raise TypeError(
+            f"{name} must be one key of jax.random, such as jax.random.key(0); got "
+            f"{type(value).__name__}"
+        )
+    return value
 
 
 def as_axis(axis: Any) -> int:

@@ -29,19 +29,31 @@ DEFAULT_EPSILON = 0.05  # of the standard deviation of the costs [D28]
 def as_float(name: str, value: Any) -> jax.Array:
     """Array of real floating-point numbers, or a TypeError with the name."""
     try:
-        array = jnp.asarray(value)
+        # JAX would warn of some letters, which are names of dtypes to NumPy.
+        array = np.asarray(value) if isinstance(value, str | bytes) else value
+        array = jnp.asarray(array)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"{name} must be an array of real numbers; got {type(value).__name__}"
         ) from error
     if array.dtype == jnp.bool_ or jnp.issubdtype(array.dtype, jnp.complexfloating):
-        hint = " (masses of a mask: ragged.masses)" if array.dtype == jnp.bool_ else ""
+        masked = array.dtype == jnp.bool_ and name in ("a", "b")
+        hint = " (masses of a mask: ragged.masses)" if masked else ""
         raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}{hint}")
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return array.astype(jnp.result_type(float))
     if jnp.finfo(array.dtype).bits < 32:
         return array.astype(jnp.float32)
     return array
+
+
+def require_number(name: str, value: Any) -> None:
+    """Raise TypeError for what is no number, ValueError for too large an integer."""
+    if isinstance(value, str | bytes | bool) or value is None:
+        raise TypeError(f"{name} must be a number; got {value!r}")
+    if isinstance(value, int) and abs(value) > jnp.iinfo(jnp.int32).max:
+        most = jnp.iinfo(jnp.int32).max
+        raise ValueError(f"{name} must be at most {most}; got {value}")
 
 
 def require_positive(
@@ -67,6 +79,8 @@ def as_positive(name: str, value: Any, dtype: Any) -> jax.Array:
     """`value` as a scalar of a dtype; an error if it is known not to be positive."""
     whole = jnp.issubdtype(dtype, jnp.integer)
     require_positive(name, value, jnp.iinfo(dtype).max if whole else np.inf)
+    if whole and not is_traced(value) and float(value) != int(value):
+        raise ValueError(f"{name} must be a whole number; got {value}")
     return jnp.asarray(value).astype(dtype)
 
 
@@ -195,10 +209,11 @@ def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
     return masses
 
 
-def _same_totals(a: jax.Array, b: jax.Array, coarse: tuple[float, float]):
+def same_totals(a: jax.Array, b: jax.Array, coarse: tuple[float, float]):
     """Masses with one total, if they differ by what a dtype below 32 bits rounds.
 
-    The side that is known less well is scaled.
+    coarse: `coarseness` of both as they were given. The side that is known less well
+    is scaled.
     """
     totals = jnp.sum(a, keepdims=True), jnp.sum(b, keepdims=True)
     if coarse[0] > coarse[1]:
@@ -292,7 +307,7 @@ def make_problem(
     masses_a = masses_a.astype(dtype)
     masses_b = _uniform(m, masses_a) if masses_b is None else masses_b.astype(dtype)
     if rho_a is None and rho_b is None and max(coarse) > 0:
-        masses_a, masses_b = _same_totals(masses_a, masses_b, coarse)
+        masses_a, masses_b = same_totals(masses_a, masses_b, coarse)
     check_arrays(geometry, masses_a, masses_b)  # before anything is derived of them
     if scale_cost is not None:
         scale = statistic(scale_cost, geometry, masses_a, masses_b)

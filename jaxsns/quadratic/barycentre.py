@@ -19,7 +19,7 @@ from jaxsns.barycentres.fixed_support import as_measures, require_masses
 from jaxsns.geometry import PointCloud
 from jaxsns.numerics import matmul
 from jaxsns.problem.checks import is_traced, mass_slack
-from jaxsns.problem.inputs import as_float, require_positive
+from jaxsns.problem.inputs import as_float, as_positive, require_positive
 from jaxsns.quadratic.solve import solve_quadratic
 from jaxsns.solution import require_converged
 from jaxsns.solvers import loop
@@ -108,7 +108,7 @@ def space_barycentre(
     data, first = _checked(costs, masses, start, weights, epsilon, b, features)
     first_features = _features(features, start_features, data, first)
     require_positive("tolerance", tolerance)
-    require_positive("max_steps", max_steps)
+    max_steps = as_positive("max_steps", max_steps, jnp.int32)
     if data.features is not None:
         data = data._replace(features=data.features.astype(data.costs.dtype))
     data, first, first_features = jax.lax.stop_gradient((data, first, first_features))

@@ -287,7 +287,7 @@ def solve_quadratic(
 
 def _epsilons(anneal: Any, dtype: Any) -> jax.Array:
     """[k] the larger epsilons."""
-    epsilons = as_float("anneal", jnp.asarray(anneal))
+    epsilons = as_float("anneal", anneal)
     if epsilons.ndim != 1:
         raise ValueError(f"anneal must have shape [k]; got {epsilons.shape}")
     if not isinstance(epsilons, Tracer) and not (np.asarray(epsilons) > 0).all():

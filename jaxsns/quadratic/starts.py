@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsns.numerics import matmul
+from jaxsns.problem import arguments
 from jaxsns.problem.checks import is_traced
 from jaxsns.problem.inputs import as_float
 from jaxsns.quadratic import dense_form, forms, streamed_form
@@ -90,7 +91,7 @@ def start(terms: Terms, init: Any, key: Any, starts: int) -> Any:
         if init == "random":
             if key is None:
                 raise ValueError("init='random' needs key, one of jax.random.key(seed)")
-            keys = jax.random.split(key, starts)
+            keys = jax.random.split(arguments.as_key("key", key), starts)
             return jax.lax.map(lambda k: random(terms, k), keys)
         if init == "product":
             return alone(_product(terms))

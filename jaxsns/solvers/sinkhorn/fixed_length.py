@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxsns import control
 from jaxsns.numerics import finite_minus_inf
-from jaxsns.problem import dual, gauge, stabilised
+from jaxsns.problem import arguments, dual, gauge, stabilised
 from jaxsns.problem.problem import Problem
 from jaxsns.problem.stabilised import Iterate, KernelProblem
 from jaxsns.solvers.kernel_loop import KernelState, Limits, Method, Moved, sweep_record
@@ -60,6 +60,12 @@ def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Arra
     O(steps (n + m)) plus what the sweeps keep. No status: look at
     `dual.marginal_error` of the result. Two passes a sweep.
     """
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            "problem must be a Problem, which make_problem makes; got "
+            f"{type(problem).__name__}"
+        )
+    steps = arguments.as_count("steps", steps)
     low = finite_minus_inf(problem.dtype)
 
     def sweep(g, _):
