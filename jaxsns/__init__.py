@@ -14,6 +14,7 @@ from jaxsns.barycentres.free_support import (
     FreeBarycentre,
     free_support_barycentre,
 )
+from jaxsns.bijection import Bijection, solve_bijection
 from jaxsns.constrained import ConstrainedSolution, solve_constrained
 from jaxsns.diagnostics.checkify import check
 from jaxsns.diagnostics.diagnose import Diagnosis, Finding, diagnose
@@ -74,6 +75,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Barycentre",
+    "Bijection",
     "ConstrainedSolution",
     "Counts",
     "DebiasedBarycentre",
@@ -140,6 +142,7 @@ __all__ = [
     "soft_sort",
     "soft_top_k",
     "solve",
+    "solve_bijection",
     "solve_constrained",
     "solve_exact",
     "solve_low_rank",

@@ -31,6 +31,7 @@ FLOORS = [
         *("layers", "quadratic", "penalised", "exact", "sparse", "constrained"),
         "low_rank",
     },
+    {"bijection"},
     {"diagnostics", "plot", "interop"},
 ]
 FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}
