@@ -58,6 +58,7 @@ def test_sweeps_never_raise_the_cost(solved):
     assert values[0] > values[-1]
     last = solve(x, y, max_steps=1, tolerance=1e-9)
     assert int(last.status) == Status.MAX_STEPS
+    assert float(last.gain) == np.inf
 
 
 def test_few_points_are_matched_exactly():
@@ -72,6 +73,12 @@ def test_few_points_are_matched_exactly():
     cost = np.abs(x[:, None] - y[None]).sum(axis=-1)
     rows, columns = linear_sum_assignment(cost)
     np.testing.assert_allclose(function.value, cost[rows, columns].mean(), rtol=1e-12)
+
+
+def test_one_point():
+    found = jaxsns.solve_bijection(np.ones((1, 2)), np.zeros((1, 2)))
+    assert found.converged
+    assert (int(found.permutation[0]), float(found.value)) == (0, 2.0)
 
 
 def test_modes_agree_and_the_derivative_holds_the_permutation(solved):

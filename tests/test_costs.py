@@ -392,3 +392,43 @@ def test_potentials_cannot_cancel_what_stands_for_a_forbidden_pair():
     sums = streamed.kernel(f, g, e).transpose_times(jnp.ones(N))
     np.testing.assert_allclose(sums, expected, rtol=1e-12)
     assert np.all(np.isfinite(streamed.transport_cost(f, g, e)))
+
+
+def test_functions_that_differ_in_their_rule_alone_are_two_costs():
+    # The same numbers, and the same structure; only the rules of derivatives differ.
+    def square(slope):
+        function = jax.custom_jvp(lambda u: u * u)
+        function.defjvp(lambda u, t: (u[0] * u[0], slope * u[0] * t[0]))
+        return function
+
+    @jax.tree_util.register_pytree_node_class
+    class Layer:
+        def __init__(self, weight, function):
+            self.parts = weight, function
+
+        def __call__(self, u, v):
+            weight, function = self.parts
+            return weight * jnp.sum(function(u - v))
+
+        def tree_flatten(self):
+            return self.parts, None
+
+        @classmethod
+        def tree_unflatten(cls, _, parts):
+            return cls(*parts)
+
+    x, y = np.ones((2, 2)), np.zeros((3, 2))
+
+    def slope(function):
+        layer = Layer(jnp.asarray(1.0), function)
+        cost = lambda x: jaxsns.PointCloud(x, y, layer).settled().dense().cost.sum()
+        return jax.grad(cost)(jnp.asarray(x))
+
+    first, second = slope(square(2.0)), slope(square(4.0))
+    np.testing.assert_allclose(first, 6 * np.ones((2, 2)))
+    np.testing.assert_allclose(second, 2 * first)
+    one, other = (
+        jaxsns.PointCloud(x, y, Layer(jnp.asarray(1.0), square(s))).settled().cost
+        for s in (2.0, 4.0)
+    )
+    assert one.function != other.function

@@ -158,10 +158,9 @@ def require_masses(name: str, value: jax.Array) -> None:
 def positive_scalar(name: str, value: Any) -> None:
     """Raise ValueError unless a number that is not traced is positive and finite."""
     kind = "positive and finite"
-    most = jnp.iinfo(jnp.int32).max if name == "max_steps" else np.inf
-    require_positive(name, value, most, kind)
+    require_positive(name, value, kind=kind)
     if name == "max_steps":
-        as_positive(name, value, jnp.int32)
+        as_positive(name, value, jnp.int32)  # a whole number that int32 holds
     if not is_traced(value):
         require(
             np.isfinite(float(value)), lambda: f"{name} must be {kind}; got {value}"

@@ -102,7 +102,8 @@ def _gain(values: jax.Array) -> jax.Array:
     """[] relative gain over what is remembered; infinite at first."""
     oldest, latest = values[-1], values[0]
     size = jnp.abs(oldest)
-    return (oldest - latest) / jnp.where(size > 0, size, 1)
+    gain = (oldest - latest) / jnp.where(size > 0, size, 1)
+    return jnp.where(jnp.isinf(oldest), jnp.inf, gain)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -120,7 +121,7 @@ def _run(block: int, cloud: PointCloud, tolerance, max_steps, key) -> _State:
     def going(s):
         gain = _gain(s.values)
         bad = (s.step > 0) & ~jnp.isfinite(s.values[0])
-        return ((gain > tolerance) | ~jnp.isfinite(gain)) & ~bad & (s.step < max_steps)
+        return (gain > tolerance) & ~bad & (s.step < max_steps)
 
     def step(s):
         # The first sweep is over the blocks that were halved together. One program for

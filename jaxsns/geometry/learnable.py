@@ -227,8 +227,12 @@ def _trace(want: str, cost: Any, shapes: tuple, dtype: Any) -> tuple[Traced, Any
     _check_output(want, out)
     # What is static lives as long as compiled programs: it must not hold tracers.
     source = None if traced else (cost, want, shapes, dtype)
-    # What a pytree does beside its arrays is told by its structure.
-    token = structure if any(own) else _token(cost)
+    token = _token(cost)
+    if any(own):
+        # What a pytree does beside its arrays is told by its structure, and by leaves
+        # that are no arrays, such as the activation of a layer.
+        rest = tuple(x for a, x in zip(own, leaves, strict=True) if not a)
+        token = (structure, tuple(map(_known, rest)))
     return Traced(closed, token, source, dtype), (consts, arrays)
 
 
@@ -244,6 +248,15 @@ def _check_output(want: str, out: Any) -> None:
     real = jnp.issubdtype(out.dtype, jnp.number) or out.dtype == jnp.bool_
     if not real or jnp.issubdtype(out.dtype, jnp.complexfloating):
         raise TypeError(f"{want} that is real; got dtype {out.dtype}")
+
+
+def _known(leaf: Any) -> object:
+    """A leaf itself if it can be compared, else what stands for it."""
+    try:
+        hash(leaf)
+    except TypeError:
+        return _token(leaf)
+    return leaf
 
 
 def _token(owner: Any) -> object:

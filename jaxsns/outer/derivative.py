@@ -19,8 +19,10 @@ from jaxsns import control
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import machine_epsilon
 from jaxsns.outer.form import Form, Terms
+from jaxsns.outer.iteration import State
 from jaxsns.problem import gauge
 from jaxsns.problem.problem import Problem
+from jaxsns.solution import Solution
 
 RESTART = 30  # directions that are kept, each of the size of what is carried [D41]
 # [D41]
@@ -99,3 +101,18 @@ def _optimal_value_jvp(form, primals, tangents):
     terms, carried, f, g, _ = primals
     partial = lambda q: form.evaluate(q, carried, f, g).value
     return optimal_value(form, *primals), jax.jvp(partial, (terms,), (tangents[0],))[1]
+
+
+def attached(
+    form: Form, terms: Terms, end: State, tolerance: jax.Array, method: str
+) -> tuple[Solution, Any, jax.Array]:
+    """(solution of the last linear problem, what is carried, [] value), differentiable.
+
+    tolerance: [] marginal error that was asked for.
+    """
+    carried = attach(form, terms, end.carried, end.f, end.g)
+    problem = form.problem(terms, carried)
+    f, g = potentials(problem, end.f, end.g)
+    value = optimal_value(form, terms, carried, f, g, end.value)
+    ended = end.error, tolerance, end.inner, end.counts
+    return Solution(problem, f, g, *ended, method), carried, value

@@ -17,7 +17,6 @@ from jaxsns.penalised.form import Terms
 from jaxsns.penalised.solution import PenalisedSolution
 from jaxsns.problem.checks import validity
 from jaxsns.problem.inputs import make_problem
-from jaxsns.solution import Solution
 from jaxsns.solvers import registry
 from jaxsns.solvers.options import Options as Method
 
@@ -45,13 +44,7 @@ def _attached(
     terms: Terms, end: State, tolerance: jax.Array, method: str
 ) -> PenalisedSolution:
     """Attach the derivatives."""
-    carried = derivative.attach(form, terms, end.carried, end.f, end.g)
-    problem = form.problem(terms, carried)
-    f, g = derivative.potentials(problem, end.f, end.g)
-    value = derivative.optimal_value(form, terms, carried, f, g, end.value)
-    linear = Solution(
-        problem, f, g, end.error, tolerance, end.inner, end.counts, method
-    )
+    linear, _, value = derivative.attached(form, terms, end, tolerance, method)
     penalty = terms.penalty(linear.plan())
     return PenalisedSolution(linear, value, penalty, end.change, end.status, end.steps)
 

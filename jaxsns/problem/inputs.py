@@ -47,10 +47,14 @@ def as_float(name: str, value: Any) -> jax.Array:
     return array
 
 
-def require_number(name: str, value: Any) -> None:
-    """Raise TypeError for what is no number, ValueError for too large an integer."""
+def _refuse_words(name: str, value: Any) -> None:
     if isinstance(value, str | bytes | bool) or value is None:
         raise TypeError(f"{name} must be a number; got {value!r}")
+
+
+def require_number(name: str, value: Any) -> None:
+    """Raise TypeError for what is no number, ValueError for too large an integer."""
+    _refuse_words(name, value)
     if isinstance(value, int) and abs(value) > jnp.iinfo(jnp.int32).max:
         most = jnp.iinfo(jnp.int32).max
         raise ValueError(f"{name} must be at most {most}; got {value}")
@@ -60,8 +64,7 @@ def require_positive(
     name: str, value: Any, most: float = np.inf, kind: str = "positive"
 ) -> None:
     """Raise for what is no scalar number, or is known not to be in (0, most]."""
-    if isinstance(value, str | bytes | bool) or value is None:
-        raise TypeError(f"{name} must be a number; got {value!r}")
+    _refuse_words(name, value)
     if np.shape(value) != ():
         raise ValueError(f"{name} must be a scalar; got shape {np.shape(value)}")
     if not is_traced(value):

@@ -20,7 +20,6 @@ from jaxsns.quadratic.iterate import iterate
 from jaxsns.quadratic.solution import QuadraticSolution
 from jaxsns.quadratic.spaces import Matrix, as_space, astype, fine, symmetric
 from jaxsns.quadratic.terms import LOSSES, Terms
-from jaxsns.solution import Solution
 from jaxsns.solvers import loop, registry
 from jaxsns.solvers.options import Options as Method
 from jaxsns.status import Status, code
@@ -149,14 +148,8 @@ def _attached(
     terms: Terms, end: State, tolerance: jax.Array, method: str
 ) -> QuadraticSolution:
     """Attach the derivatives."""
-    carried = derivative.attach(forms, terms, end.carried, end.f, end.g)
-    problem = forms.problem(terms, carried)
-    f, g = derivative.potentials(problem, end.f, end.g)
-    value = derivative.optimal_value(forms, terms, carried, f, g, end.value)
-    linear = Solution(
-        problem, f, g, end.error, tolerance, end.inner, end.counts, method
-    )
-    f, g = forms.potentials(terms, carried, f, g)
+    linear, carried, value = derivative.attached(forms, terms, end, tolerance, method)
+    f, g = forms.potentials(terms, carried, linear.f, linear.g)
     return QuadraticSolution(
         linear, terms, f, g, value, end.change, end.status, end.steps
     )
