@@ -177,6 +177,9 @@ def test_penalties_of_all_sizes_are_never_nonfinite():
     # Penalties, totals of a over totals of b, and epsilon; 8 x 10 points, float32.
     rho = [1e-8, 1e-2, 1.0, 1e4, np.inf]
     cases = np.array(list(itertools.product(rho, rho, [1e-6, 1.0, 1e6], [0.01, 1, 10])))
+    # Potentials of 1e7 are known in steps of 1, and epsilon is 1e-4: no plan is known.
+    huge = [(1e6, 1e8, 1e3), (1e6, 1e6, 1e-3), (1e6, np.inf, 1e3), (np.inf, 1e6, 1e-6)]
+    cases = np.concatenate([cases, [(*x, 1e-4) for x in huge]])
     cases = cases[np.isfinite(cases[:, :2]).any(axis=1)].astype("f")
     rng = np.random.default_rng(1)
     cost = np.square(rng.normal(size=(8, 1)) - rng.normal(size=(1, 10))).astype("f")
@@ -191,7 +194,10 @@ def test_penalties_of_all_sizes_are_never_nonfinite():
 
     status, value, f, g = jax.jit(lambda cases: jax.lax.map(one, cases))(cases)
     assert not np.any(np.asarray(status) == Status.NONFINITE)
-    assert np.all(np.isfinite(value))
+    assert np.all(np.isfinite(value[: -len(huge)]))
+    assert not np.any(status[-len(huge) :] == Status.CONVERGED)
+    assert np.all(np.isfinite(f))
+    assert np.all(np.isfinite(g))
     # As rho_b goes to 0 so does g, and f is known in one step.
     for k in np.flatnonzero((cases[:, 1] == rho[0]) & (cases[:, 3] >= 1)):
         rho_a, _, total, epsilon = cases[k].astype(float)

@@ -290,6 +290,7 @@ def checked(
     """
     f, g = reached
     finite = jnp.all(jnp.isfinite(f))
+    known = finite & jnp.all(jnp.isfinite(g))
     asked = last & (settled | (step >= options.max_steps) | ~finite)
     f, g, error = control.cond(
         asked,
@@ -303,6 +304,11 @@ def checked(
     tolerance = jnp.maximum(jnp.asarray(options.tolerance, problem.dtype), floor)
     stalled = settled & (error > 0.5 * before)
     status = status_at(error, tolerance, step, options.max_steps, stalled)
+    if not problem.balanced:
+        # Totals far apart under a huge rho: the dtype cannot hold the potentials to
+        # epsilon, and the plan of their rounding overflows.
+        overflown = known & jnp.isinf(error)
+        status = jnp.where(overflown, code(Status.STALLED), status)
     status = as_status(jnp.where(asked, status, code(Status.RUNNING)))
     passes = 2 if refit and not problem.balanced else 1
     return f, g, error, status, jnp.where(asked, passes, 0)
