@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from jaxsns import hints
-from jaxsns.geometry import Dense
+from jaxsns.geometry import CostLike, Dense
 from jaxsns.numerics import forbidden_cost
 from jaxsns.problem import dual
 from jaxsns.problem.inputs import as_float, make_problem
@@ -225,17 +226,17 @@ def _with_virtual(
 
 @hints.answered
 def solve_partial(
-    cost: Any,
-    a: Any = None,
-    b: Any = None,
+    cost: CostLike,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    share: Any,
-    epsilon: Any = None,
-    rho_a: Any = None,
-    rho_b: Any = None,
+    share: ArrayLike,
+    epsilon: ArrayLike | None = None,
+    rho_a: ArrayLike | None = None,
+    rho_b: ArrayLike | None = None,
     relative_to: str | None = None,
     scale_cost: str | None = None,
-    init: tuple[Any, Any] | None = None,
+    init: tuple[ArrayLike, ArrayLike] | None = None,
     **options: Any,
 ) -> PartialSolution:
     """Move a share of the mass only, where it costs least.

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from jaxsns import hints
-from jaxsns.geometry import Grid, PointCloud
+from jaxsns.geometry import CostLike, Grid, PointCloud
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import default_tolerance
 from jaxsns.problem import arguments, dual, gauge
@@ -81,17 +82,17 @@ def _attached(problem: Problem, f: jax.Array, g: jax.Array, options: Any):
 
 @hints.answered
 def solve(
-    cost: Any,
-    a: Any = None,
-    b: Any = None,
+    cost: CostLike | Problem,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    epsilon: Any = None,
-    rho_a: Any = None,
-    rho_b: Any = None,
-    tolerance: Any = None,
+    epsilon: ArrayLike | None = None,
+    rho_a: ArrayLike | None = None,
+    rho_b: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
     method: str | Options = "auto",
     init: tuple[jax.Array, jax.Array] | None = None,
-    max_steps: Any = None,
+    max_steps: ArrayLike | None = None,
     continuation: bool | None = None,
     early_stop: bool = True,
     relative_to: str | None = None,
@@ -221,13 +222,13 @@ def solve(
     with jax.named_scope("jaxsns.solve"):
         held = jax.lax.stop_gradient((reduced, options, start))
         out = execute(program, path, recording, *held)
-    f, g, tolerance = _attached(reduced, out.f, out.g, options)
+    f, g, used = _attached(reduced, out.f, out.g, options)
     steps = recorder.history(out.record, out.error, reduced.epsilon, out.counts)
     core = None
     if offsets is not None:
         core = Reduced(reduced, f, g, offsets)
         f, g = offsets.given_back(problem, f, g)
-    ended = out.error, tolerance, out.status, out.counts
+    ended = out.error, used, out.status, out.counts
     return Solution(problem, f, g, *ended, name, steps, core)
 
 

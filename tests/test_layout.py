@@ -136,3 +136,33 @@ def test_what_is_imported_is_required_and_the_other_way_round():
     imported -= {*sys.stdlib_module_names, "jaxsns", "numpy"}  # NumPy comes with jax
     assert imported - extras <= required
     assert required - {"jaxlib"} <= imported
+
+
+def _public(module, seen):
+    """(name, function) of all that a module offers, and of its classes' methods."""
+    for name in getattr(module, "__all__", ()):
+        item = getattr(module, name)
+        if inspect.ismodule(item):
+            yield from _public(item, seen)
+        elif inspect.isclass(item) and item not in seen:
+            seen.add(item)
+            for key, method in vars(item).items():
+                if inspect.isfunction(method) and not key.startswith("_"):
+                    yield f"{name}.{key}", method
+        elif inspect.isroutine(item):
+            yield name, inspect.unwrap(item)
+
+
+def test_public_parameters_have_types():
+    """No `Any`, but for options that are handed on and for what matplotlib draws on."""
+    untyped = []
+    for name, function in _public(jaxsns, set()):
+        if function.__module__.startswith("jaxsns.plot"):
+            continue
+        for key, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD or key == "self":
+                continue
+            kind = parameter.annotation
+            if kind is parameter.empty or "Any" in str(kind):
+                untyped.append(f"{name}: {key}")
+    assert not untyped

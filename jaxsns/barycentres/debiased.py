@@ -10,15 +10,16 @@ Source: Janati, Cuturi, Gramfort, "Debiased Sinkhorn barycenters", ICML 2020.
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxsns import control
 from jaxsns.barycentres import fixed_support
 from jaxsns.barycentres.measures import Measures, over_measures, weighted_sum
+from jaxsns.geometry import CostLike
 from jaxsns.numerics import safe_log, scaled_log_sum
 from jaxsns.problem import arguments
 from jaxsns.problem.checks import is_traced, require
@@ -125,14 +126,14 @@ def _swept(measures: Measures, self_cost: jax.Array, steps: int):
 
 
 def debiased_barycentre(
-    costs: Any,
-    masses: Any,
-    weights: Any = None,
+    costs: CostLike,
+    masses: ArrayLike,
+    weights: ArrayLike | None = None,
     *,
-    epsilon: Any,
-    self_cost: Any = None,
+    epsilon: ArrayLike,
+    self_cost: CostLike | None = None,
     steps: int = 300,
-    tolerance: Any = 1e-4,
+    tolerance: ArrayLike = 1e-4,
 ) -> DebiasedBarycentre:
     """Masses on a given support that are nearest to K measures in Sinkhorn divergence.
 

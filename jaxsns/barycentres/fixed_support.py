@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxsns.barycentres import bregman
 from jaxsns.barycentres.fixed_support_derivative import attach
 from jaxsns.barycentres.measures import Measures
-from jaxsns.geometry import Dense, PointCloud
+from jaxsns.geometry import CostLike, Dense, PointCloud
 from jaxsns.numerics import default_tolerance, derivative_only
 from jaxsns.problem.checks import coarseness, equalised, is_traced, mass_slack, require
 from jaxsns.problem.inputs import as_float, as_positive, require_positive
@@ -181,13 +182,13 @@ def validity(masses, weights, slack: float, *positive: jax.Array) -> jax.Array:
 
 
 def fixed_support_barycentre(
-    costs: Any,
-    masses: Any,
-    weights: Any = None,
+    costs: CostLike,
+    masses: ArrayLike,
+    weights: ArrayLike | None = None,
     *,
-    epsilon: Any,
-    tolerance: Any = None,
-    max_steps: Any = 20_000,
+    epsilon: ArrayLike,
+    tolerance: ArrayLike | None = None,
+    max_steps: ArrayLike = 20_000,
 ) -> Barycentre:
     """Masses on a given support that are nearest to K measures in transport.
 

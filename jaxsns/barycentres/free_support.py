@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxsns.barycentres.fixed_support import (
     as_measures,
@@ -218,16 +219,16 @@ def _as_b(b: Any, size: int, masses: jax.Array, slack: float) -> jax.Array:
 
 
 def free_support_barycentre(
-    points: Any,
-    masses: Any,
-    start: Any,
-    weights: Any = None,
-    b: Any = None,
+    points: ArrayLike,
+    masses: ArrayLike,
+    start: ArrayLike,
+    weights: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    epsilon: Any,
-    tolerance: Any = None,
-    inner_tolerance: Any = None,
-    max_steps: Any = 1_000,
+    epsilon: ArrayLike,
+    tolerance: ArrayLike | None = None,
+    inner_tolerance: ArrayLike | None = None,
+    max_steps: ArrayLike = 1_000,
 ) -> FreeBarycentre:
     """Points that are nearest to K weighted clouds in squared Euclidean transport.
 

@@ -11,14 +11,16 @@ m + s u lies outside the bounds, get a Newton step to their bound; others get u 
 Source: Tang et al., arXiv 2403.05054, for the dual of constrained entropic transport.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import control
 from jaxsns.constrained.solution import ConstrainedSolution
-from jaxsns.geometry import Dense
+from jaxsns.geometry import CostLike, Dense
 from jaxsns.linear import lapack
 from jaxsns.numerics import default_tolerance, machine_epsilon, matmul
 from jaxsns.problem.checks import is_traced, require
@@ -219,14 +221,14 @@ def _checked(constraints: Any, shape: tuple[int, int], dtype: Any):
 
 
 def solve_constrained(
-    cost: Any,
-    constraints: Any,
-    a: Any = None,
-    b: Any = None,
+    cost: CostLike,
+    constraints: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]],
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    epsilon: Any = None,
-    tolerance: Any = None,
-    max_steps: Any = MAX_STEPS,
+    epsilon: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
+    max_steps: ArrayLike = MAX_STEPS,
 ) -> ConstrainedSolution:
     """Solve entropic transport with linear constraints on the plan.
 

@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxsns.diagnostics import symptoms
 from jaxsns.diagnostics.symptoms import Numbers
-from jaxsns.geometry import Dense, Grid, PointCloud
+from jaxsns.geometry import CostLike, Dense, Grid, PointCloud
 from jaxsns.losses.divergence import TERMS, Divergence
 from jaxsns.numerics import default_tolerance
 from jaxsns.partial import PartialSolution
@@ -19,6 +20,8 @@ from jaxsns.problem.offsets import reduce
 from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
 from jaxsns.status import Status, describe
+
+Subject: TypeAlias = Solution | PartialSolution | Divergence | Problem | CostLike
 
 LARGEST_SEEN = 1 << 24  # pairs of a cloud; of a larger one only some rows [D38]
 
@@ -266,11 +269,11 @@ def _renamed(what: str, names: tuple[str, str]) -> str:
 
 
 def diagnose(
-    subject: Any,
-    a: Any = None,
-    b: Any = None,
+    subject: Subject,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    tolerance: Any = None,
+    tolerance: ArrayLike | None = None,
     relative_to: str | None = None,
     scale_cost: str | None = None,
     **numbers: Any,

@@ -4,12 +4,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import control, hints
 from jaxsns.exact import augment, costs, streamed
 from jaxsns.exact.solution import ExactSolution, Rounded
 from jaxsns.exact.tree import crossover
-from jaxsns.geometry import Grid, PointCloud
+from jaxsns.geometry import CostLike, Grid, PointCloud
 from jaxsns.numerics import derivative_only, is_forbidden
 from jaxsns.plans.rounding import shrink, to_feasible
 from jaxsns.problem import gauge
@@ -167,13 +168,13 @@ def _with_derivative(problem: Problem, found: _Found) -> jax.Array:
 
 @hints.answered
 def solve_exact(
-    cost: Any,
-    a: Any = None,
-    b: Any = None,
+    cost: CostLike,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    gap: Any = None,
-    init: tuple[Any, Any] | None = None,
-    max_steps: Any = None,
+    gap: ArrayLike | None = None,
+    init: tuple[ArrayLike, ArrayLike] | None = None,
+    max_steps: ArrayLike | None = None,
 ) -> ExactSolution:
     """Solve optimal transport without entropy, and prove how good the answer is.
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from jaxsns import control
 from jaxsns.gaussian import covariances, riccati
@@ -174,12 +175,12 @@ def _number(name: str, value: Any, dtype: Any, least: float) -> jax.Array:
 
 
 def barycentre(
-    covs: Any,
-    weights: Any = None,
+    covs: ArrayLike,
+    weights: ArrayLike | None = None,
     *,
-    metric: Any = None,
-    tolerance: Any = None,
-    max_steps: Any = 500,
+    metric: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
+    max_steps: ArrayLike = 500,
 ) -> GaussianBarycentre:
     """Covariance S that minimises sum_k w_k bures(S, X_k).
 
@@ -206,40 +207,44 @@ def barycentre(
     Cost: K singular value decompositions a step, K + 1 eigendecompositions before; a
     derivative K more decompositions and O(K d^3) a step of conjugate gradients.
     """
-    covs, weights, metric = covariances.enter(covs=covs, weights=weights, metric=metric)
-    dtype, count = covs.dtype, covs.shape[0]
+    given = covariances.enter(covs=covs, weights=weights, metric=metric)
+    matrices, shares, inner = given
+    dtype, count = matrices.dtype, matrices.shape[0]
     if tolerance is None:
         tolerance = 1e-12 if jnp.finfo(dtype).bits >= 64 else 2e-6
-    tolerance = _number("tolerance", tolerance, dtype, float(jnp.finfo(dtype).tiny))
-    max_steps = _number("max_steps", max_steps, jnp.int32, 1)
-    if weights is None:
-        weights = jnp.full((count,), 1 / count, dtype)
-    if not isinstance(weights, Tracer):
-        host = np.asarray(weights)
+    least = float(jnp.finfo(dtype).tiny)
+    limit = _number("tolerance", tolerance, dtype, least)
+    steps = _number("max_steps", max_steps, jnp.int32, 1)
+    if shares is None:
+        shares = jnp.full((count,), 1 / count, dtype)
+    if not isinstance(shares, Tracer):
+        host = np.asarray(shares)
         if not (np.all(host >= 0) and host.sum() > 0):
             raise ValueError(
                 f"weights must be >= 0 with a positive total; got {host.min():g} as "
                 f"the least and {host.sum():g} as the total"
             )
-    good = jnp.all(weights >= 0) & (jnp.sum(weights) > 0)
-    good &= jnp.all(jnp.isfinite(covs)) & jnp.all(jnp.isfinite(weights))
-    good &= (tolerance > 0) & (tolerance < jnp.inf) & (max_steps >= 0)
-    if metric is not None:
-        good &= jnp.all(jnp.isfinite(metric))
-    weights = weights / jnp.sum(weights)
+    good = jnp.all(shares >= 0) & (jnp.sum(shares) > 0)
+    good &= jnp.all(jnp.isfinite(matrices)) & jnp.all(jnp.isfinite(shares))
+    good &= (limit > 0) & (limit < jnp.inf) & (steps >= 0)
+    if inner is not None:
+        good &= jnp.all(jnp.isfinite(inner))
+    shares = shares / jnp.sum(shares)
     factor = None
-    if metric is not None:
-        factor, covs = jax.vmap(covariances.whiten, (None, 0), (None, 0))(metric, covs)
+    if inner is not None:
+        factor, matrices = jax.vmap(covariances.whiten, (None, 0), (None, 0))(
+            inner, matrices
+        )
     # In units of the largest entry no square overflows, or vanishes and looks small.
-    unit = 2 * half_exponent(covs)
-    scaled = jax.lax.stop_gradient((shifted(covs, -unit), weights))
-    end = jax.lax.stop_gradient(_run(*scaled, tolerance, max_steps))
+    unit = 2 * half_exponent(matrices)
+    scaled = jax.lax.stop_gradient((shifted(matrices, -unit), shares))
+    end = jax.lax.stop_gradient(_run(*scaled, limit, steps))
     matrix = matmul(end.factor, end.factor.T)
-    matrix = _attach_in_units(covs, weights, matrix, unit)
+    matrix = _attach_in_units(matrices, shares, matrix, unit)
     matrix = covariances.colour(factor, symmetric_part(matrix))
     finite = jnp.all(jnp.isfinite(matrix)) & ~jnp.isnan(end.residual)
     fine = jnp.where(
-        end.residual <= tolerance, code(Status.CONVERGED), code(Status.MAX_STEPS)
+        end.residual <= limit, code(Status.CONVERGED), code(Status.MAX_STEPS)
     )
     status = jnp.where(finite, fine, code(Status.NONFINITE))
     status = jnp.where(good, status, code(Status.INVALID_INPUT))

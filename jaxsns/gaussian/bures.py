@@ -21,10 +21,9 @@ Sources: Bhatia, Jain and Lim, Expositiones Mathematicae 37 (2019); Han et al.,
 geometry" (2021); the formulas as used by arXiv 2504.00660.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.gaussian import covariances, matrix_sqrt, riccati
 from jaxsns.gaussian.matrix_sqrt import symmetric_part
@@ -38,7 +37,9 @@ def _bures(a: jax.Array, b: jax.Array, metric: jax.Array | None) -> jax.Array:
     return riccati.squared_distance(a, b, riccati.align(a, b))
 
 
-def bures(cov_a: Any, cov_b: Any, *, metric: Any = None) -> jax.Array:
+def bures(
+    cov_a: ArrayLike, cov_b: ArrayLike, *, metric: ArrayLike | None = None
+) -> jax.Array:
     """[] squared Bures distance, tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2.
 
     Args:
@@ -56,12 +57,12 @@ def bures(cov_a: Any, cov_b: Any, *, metric: Any = None) -> jax.Array:
 
 
 def squared_distance(
-    mean_a: Any,
-    cov_a: Any,
-    mean_b: Any,
-    cov_b: Any,
+    mean_a: ArrayLike,
+    cov_a: ArrayLike,
+    mean_b: ArrayLike,
+    cov_b: ArrayLike,
     *,
-    metric: Any = None,
+    metric: ArrayLike | None = None,
 ) -> jax.Array:
     """[] squared 2-Wasserstein distance of the Gaussians N(mean_a, A), N(mean_b, B).
 
@@ -74,12 +75,12 @@ def squared_distance(
 
     Raises, NaN, cost: as for `bures`. Source: Dowson and Landau (1982).
     """
-    mean_a, a, mean_b, b, metric = covariances.enter(
+    start, a, end, b, inner = covariances.enter(
         mean_a=mean_a, cov_a=cov_a, mean_b=mean_b, cov_b=cov_b, metric=metric
     )
-    factor, *_ = covariances.whiten(metric)
-    shift = covariances.divide(factor, (mean_a - mean_b)[:, None])
-    return jnp.sum(shift**2) + _bures(a, b, metric)
+    factor, *_ = covariances.whiten(inner)
+    shift = covariances.divide(factor, (start - end)[:, None])
+    return jnp.sum(shift**2) + _bures(a, b, inner)
 
 
 @jax.jit
@@ -92,7 +93,9 @@ def _optimal_map(a: jax.Array, b: jax.Array, metric: jax.Array | None) -> jax.Ar
     return jax.scipy.linalg.solve_triangular(factor, rows, trans=1, lower=True).T
 
 
-def optimal_map(cov_a: Any, cov_b: Any, *, metric: Any = None) -> jax.Array:
+def optimal_map(
+    cov_a: ArrayLike, cov_b: ArrayLike, *, metric: ArrayLike | None = None
+) -> jax.Array:
     """[d, d] matrix T of the optimal (Monge) map x -> T x of N(0, A) to N(0, B).
 
     Args:
@@ -110,23 +113,23 @@ def optimal_map(cov_a: Any, cov_b: Any, *, metric: Any = None) -> jax.Array:
 
 
 def affine_map(
-    mean_a: Any,
-    cov_a: Any,
-    mean_b: Any,
-    cov_b: Any,
+    mean_a: ArrayLike,
+    cov_a: ArrayLike,
+    mean_b: ArrayLike,
+    cov_b: ArrayLike,
     *,
-    metric: Any = None,
+    metric: ArrayLike | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Matrix T [d, d] and offset c [d] of the optimal map x -> T x + c.
 
     It takes N(mean_a, A) to N(mean_b, B). Arguments, failures and cost: as for
     `squared_distance` and `optimal_map`.
     """
-    mean_a, a, mean_b, b, metric = covariances.enter(
+    start, a, end, b, inner = covariances.enter(
         mean_a=mean_a, cov_a=cov_a, mean_b=mean_b, cov_b=cov_b, metric=metric
     )
-    matrix = _optimal_map(a, b, metric)
-    return matrix, mean_b - matmul(matrix, mean_a)
+    matrix = _optimal_map(a, b, inner)
+    return matrix, end - matmul(matrix, start)
 
 
 @jax.jit
@@ -136,7 +139,9 @@ def _logarithm(base: jax.Array, cov: jax.Array, metric: jax.Array | None) -> jax
     return covariances.colour(factor, half + half.T)
 
 
-def logarithm(base: Any, cov: Any, *, metric: Any = None) -> jax.Array:
+def logarithm(
+    base: ArrayLike, cov: ArrayLike, *, metric: ArrayLike | None = None
+) -> jax.Array:
     """[d, d] tangent at `base` of the geodesic that reaches `cov` at t = 1.
 
     Args:
@@ -176,7 +181,9 @@ def _exponential(base: jax.Array, tangent: jax.Array, metric: jax.Array | None):
     return covariances.colour(factor, _end_in_units(a, v))
 
 
-def exponential(base: Any, tangent: Any, *, metric: Any = None):
+def exponential(
+    base: ArrayLike, tangent: ArrayLike, *, metric: ArrayLike | None = None
+) -> jax.Array:
     """[d, d] end at t = 1 of the geodesic from `base` along `tangent`.
 
     Args:
@@ -200,7 +207,9 @@ def _geodesic(a: jax.Array, b: jax.Array, t: jax.Array, metric: jax.Array | None
     return (1 - t) ** 2 * a + t**2 * b + t * (1 - t) * cross
 
 
-def geodesic(cov_a: Any, cov_b: Any, t: Any, *, metric: Any = None) -> jax.Array:
+def geodesic(
+    cov_a: ArrayLike, cov_b: ArrayLike, t: ArrayLike, *, metric: ArrayLike | None = None
+) -> jax.Array:
     """[d, d] covariance at time t of McCann's interpolation of A and B.
 
     Args:

@@ -7,10 +7,12 @@ mixture models", SIAM J. Imaging Sci. 13 (2020).
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import control
 from jaxsns.gaussian import covariances
@@ -152,7 +154,7 @@ class MixtureTransport:
         moved = jax.vmap(one)(matrix, self.x.means, target)  # [K, n, d]
         return jnp.sum(belongs[:, :, None] * moved, axis=0)
 
-    def interpolate(self, t: Any) -> Mixture:
+    def interpolate(self, t: ArrayLike) -> Mixture:
         """Mixture of K L components at time t from 0 to 1: the geodesic.
 
         It is also the barycentre of the two mixtures with weights 1 - t and t.
@@ -167,7 +169,7 @@ class MixtureTransport:
 
 
 def mixture_transport(
-    x: Mixture, y: Mixture, *, epsilon: Any = None, **options: Any
+    x: Mixture, y: Mixture, *, epsilon: ArrayLike | None = None, **options: Any
 ) -> MixtureTransport:
     """Transport between two Gaussian mixtures.
 
@@ -222,11 +224,11 @@ class MixtureBarycentre:
 
 
 def mixture_barycentre(
-    mixtures: Any,
+    mixtures: Sequence[Mixture],
     start: Mixture,
     *,
-    weights: Any = None,
-    epsilon: Any = None,
+    weights: ArrayLike | None = None,
+    epsilon: ArrayLike | None = None,
     steps: int = 20,
     **options: Any,
 ) -> MixtureBarycentre:

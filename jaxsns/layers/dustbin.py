@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.geometry import Dense
 from jaxsns.problem import arguments
@@ -12,12 +13,12 @@ from jaxsns.solver import solve
 
 
 def dustbin_matching(
-    scores: Any,
-    dustbin: Any,
+    scores: ArrayLike,
+    dustbin: ArrayLike,
     *,
-    where: Any = None,
-    where_columns: Any = None,
-    epsilon: Any = 1.0,
+    where: ArrayLike | None = None,
+    where_columns: ArrayLike | None = None,
+    epsilon: ArrayLike = 1.0,
     return_solution: bool = False,
     **options: Any,
 ):

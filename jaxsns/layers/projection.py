@@ -7,10 +7,10 @@ the input alone.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import control
 from jaxsns.linear.mapping import in_chunks
@@ -83,7 +83,11 @@ def _projected(logits: jax.Array, offset: jax.Array, steps: int, exact: str):
 
 
 def sinkhorn_projection(
-    logits: Any, steps: int = 20, *, exact: str = "columns", offset: Any = OFFSET
+    logits: ArrayLike,
+    steps: int = 20,
+    *,
+    exact: str = "columns",
+    offset: ArrayLike = OFFSET,
 ) -> jax.Array:
     """Doubly stochastic matrices of logits, as hyper-connections use them.
 

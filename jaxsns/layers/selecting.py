@@ -1,9 +1,8 @@
 """Smooth top-k and quantiles: transport to two and to three targets."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.layers import ordering
 from jaxsns.problem import arguments
@@ -40,13 +39,13 @@ def _quantile(values, weights, epsilon, tolerance, q, width):
 
 
 def soft_top_k(
-    values: Any,
-    k: Any,
+    values: ArrayLike,
+    k: ArrayLike,
     *,
-    epsilon: Any = ordering.DEFAULT_EPSILON,
+    epsilon: ArrayLike = ordering.DEFAULT_EPSILON,
     axis: int = -1,
-    where: Any = None,
-    tolerance: Any = None,
+    where: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
     return_solution: bool = False,
 ):
     """Smooth indicator of the k largest values.
@@ -84,15 +83,15 @@ def soft_top_k(
 
 
 def soft_quantile(
-    values: Any,
-    q: Any,
+    values: ArrayLike,
+    q: ArrayLike,
     *,
-    epsilon: Any = ordering.DEFAULT_EPSILON,
+    epsilon: ArrayLike = ordering.DEFAULT_EPSILON,
     axis: int = -1,
-    where: Any = None,
-    weights: Any = None,
-    width: Any = None,
-    tolerance: Any = None,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    width: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
     return_solution: bool = False,
 ):
     """Smooth quantiles: the mean of the values around a level of mass.
@@ -120,22 +119,23 @@ def soft_quantile(
 
     Cost: one solve of n x 3 a level and row of numbers.
     """
-    values, where, epsilon, tolerance = ordering.prepare(
+    numbers, counted, epsilon, tolerance = ordering.prepare(
         values, axis, where, epsilon, tolerance
     )
-    mass = where.astype(values.dtype)
+    dtype = numbers.dtype
+    mass = counted.astype(dtype)
     if weights is not None:
         given = as_float("weights", weights)
-        if given.ndim != values.ndim:
+        if given.ndim != numbers.ndim:
             raise ValueError(
                 f"weights must have the shape of values; got {given.shape}"
             )
-        given = jnp.moveaxis(given, axis, -1).astype(values.dtype)
-        if given.shape != values.shape:
+        given = jnp.moveaxis(given, axis, -1).astype(dtype)
+        if given.shape != numbers.shape:
             raise ValueError(
                 f"weights must have the shape of values; got {jnp.shape(weights)}"
             )
-        mass = jnp.where(where, given, 0)
+        mass = jnp.where(counted, given, 0)
         arguments.holds(
             lambda xp, x: (
                 xp.all(xp.isfinite(x) & (x >= 0)) & xp.all(xp.sum(x, axis=-1) > 0)
@@ -143,24 +143,24 @@ def soft_quantile(
             lambda: "weights must be finite, >= 0 and not all zero",
             mass,
         )
-    q = as_float("q", q).astype(values.dtype)
-    if q.ndim > 1:
-        raise ValueError(f"q must have shape [] or [k]; got {q.shape}")
+    levels = as_float("q", q).astype(dtype)
+    if levels.ndim > 1:
+        raise ValueError(f"q must have shape [] or [k]; got {levels.shape}")
     arguments.holds(
         lambda xp, q: xp.all((q >= 0) & (q <= 1)),
         lambda: f"q must be from 0 to 1; got {q}",
-        q,
+        levels,
     )
     if width is not None:
-        width = arguments.as_scalar("width", width, values.dtype)
+        width = arguments.as_scalar("width", width, dtype)
         arguments.holds(
             lambda xp, w: (w > 0) & (w <= 1),
             lambda: f"width must be in (0, 1]; got {width}",
             width,
         )
-    args = (values, mass, epsilon, tolerance, q, width)
+    args = (numbers, mass, epsilon, tolerance, levels, width)
     out = ordering.along(_quantile, bool(return_solution), *args)
-    if q.ndim == 0:
+    if levels.ndim == 0:
         return out
     if return_solution:
         return jnp.moveaxis(out[0], -1, 0), out[1]

@@ -1,9 +1,8 @@
 """Smooth sorting and ranking: transport to evenly spaced targets."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.layers import ordering
 from jaxsns.problem.arguments import nan_unless, usable
@@ -34,12 +33,12 @@ def _rank(values, where, epsilon, tolerance):
 
 
 def soft_sort(
-    values: Any,
+    values: ArrayLike,
     *,
-    epsilon: Any = ordering.DEFAULT_EPSILON,
+    epsilon: ArrayLike = ordering.DEFAULT_EPSILON,
     axis: int = -1,
-    where: Any = None,
-    tolerance: Any = None,
+    where: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
     return_solution: bool = False,
 ):
     """Smooth version of `jnp.sort`, ascending.
@@ -78,12 +77,12 @@ def soft_sort(
 
 
 def soft_rank(
-    values: Any,
+    values: ArrayLike,
     *,
-    epsilon: Any = ordering.DEFAULT_EPSILON,
+    epsilon: ArrayLike = ordering.DEFAULT_EPSILON,
     axis: int = -1,
-    where: Any = None,
-    tolerance: Any = None,
+    where: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
     return_solution: bool = False,
 ):
     """Smooth version of `jnp.argsort(jnp.argsort(values))`: ranks 0 to n - 1.

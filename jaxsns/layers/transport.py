@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.geometry.costs import CostFunction
@@ -67,13 +68,13 @@ def _given(out: jax.Array, solution: Any, depth: int, return_solution: bool):
 
 
 def transport_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: ArrayLike,
+    targets: ArrayLike,
     *,
-    where: Any = None,
-    where_targets: Any = None,
-    epsilon: Any = None,
-    rho: Any = None,
+    where: ArrayLike | None = None,
+    where_targets: ArrayLike | None = None,
+    epsilon: ArrayLike | None = None,
+    rho: ArrayLike | None = None,
     cost: str | CostFunction = "sqeuclidean",
     return_solution: bool = False,
     **options: Any,
@@ -123,13 +124,13 @@ def transport_loss(
 
 
 def transport_attention(
-    query: Any,
-    key: Any,
-    value: Any,
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
     *,
-    where: Any = None,
-    where_keys: Any = None,
-    epsilon: Any = 1.0,
+    where: ArrayLike | None = None,
+    where_keys: ArrayLike | None = None,
+    epsilon: ArrayLike = 1.0,
     return_solution: bool = False,
     **options: Any,
 ):
@@ -179,12 +180,12 @@ def transport_attention(
 
 
 def transport_pooling(
-    features: Any,
-    prototypes: Any,
+    features: ArrayLike,
+    prototypes: ArrayLike,
     *,
-    where: Any = None,
-    epsilon: Any = None,
-    rho: Any = None,
+    where: ArrayLike | None = None,
+    epsilon: ArrayLike | None = None,
+    rho: ArrayLike | None = None,
     cost: str | CostFunction = "sqeuclidean",
     return_solution: bool = False,
     **options: Any,

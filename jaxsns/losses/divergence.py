@@ -10,11 +10,12 @@ epsilon (m(a) - m(b))^2 / 2 cancels against the masses of the reference measures
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from jaxsns import hints
 from jaxsns.geometry import Dense, PointCloud
@@ -281,14 +282,14 @@ _compiled_value = jax.jit(_value)
 
 @hints.answered
 def sinkhorn_divergence(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: ArrayLike,
+    y: ArrayLike,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
     cost: str | CostFunction = "sqeuclidean",
-    epsilon: Any = None,
-    rho: Any = None,
+    epsilon: ArrayLike | None = None,
+    rho: ArrayLike | None = None,
     relative_to: str | None = None,
     **options: Any,
 ) -> Divergence:
@@ -338,7 +339,7 @@ def sinkhorn_divergence(
             "points"
         )
     problem = make_problem(
-        PointCloud(x, y, cost),
+        PointCloud(cast(jax.Array, x), cast(jax.Array, y), cost),
         a,
         b,
         epsilon=epsilon,

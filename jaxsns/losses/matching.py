@@ -1,10 +1,10 @@
 """Losses that compare a plan with a known matching."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.numerics import is_forbidden, masked
 from jaxsns.partial import PartialSolution
@@ -66,10 +66,10 @@ def _against_labels(solution, labels, where, axis: int) -> jax.Array:
 
 def matching_cross_entropy(
     solution: Solution | PartialSolution,
-    target: Any,
+    target: ArrayLike,
     *,
     axis: int = 1,
-    where: Any = None,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     """Cross-entropy of each row of the plan against a target plan.
 
@@ -115,10 +115,10 @@ def matching_cross_entropy(
 
 def matching_cross_entropy_with_integer_labels(
     solution: Solution | PartialSolution,
-    labels: Any,
+    labels: ArrayLike,
     *,
     axis: int = 1,
-    where: Any = None,
+    where: ArrayLike | None = None,
 ) -> jax.Array:
     """Cross-entropy of each row of the plan against the column it belongs to.
 

@@ -1,8 +1,10 @@
 """The Monge gap: how far a map is from moving its points at least cost."""
 
-from typing import Any
+from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import hints
 from jaxsns.geometry import PointCloud, costs
@@ -14,12 +16,12 @@ from jaxsns.solver import solve
 
 @hints.answered
 def monge_gap(
-    x: Any,
-    mapped: Any,
-    a: Any = None,
+    x: ArrayLike,
+    mapped: ArrayLike,
+    a: ArrayLike | None = None,
     *,
     cost: str | CostFunction = "sqeuclidean",
-    epsilon: Any = None,
+    epsilon: ArrayLike | None = None,
     relative_to: str | None = None,
     return_solution: bool = False,
     **options: Any,
@@ -59,7 +61,7 @@ def monge_gap(
         raise ValueError(
             f"mapped must have the shape of x, {jnp.shape(x)}; got {jnp.shape(mapped)}"
         )
-    cloud = PointCloud(x, mapped, cost)
+    cloud = PointCloud(cast(jax.Array, x), cast(jax.Array, mapped), cost)
     if "scale_cost" in options:
         raise TypeError("scale_cost is no option of monge_gap: give relative_to")
     problem = make_problem(cloud, a, a, epsilon=epsilon, relative_to=relative_to)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.numerics import matmul
 from jaxsns.problem import arguments
@@ -127,15 +128,15 @@ def _mean_map(x, y, a, b, directions):
 
 
 def sliced_wasserstein(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: ArrayLike,
+    y: ArrayLike,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    key: Any = None,
-    directions: Any = None,
+    key: ArrayLike | None = None,
+    directions: ArrayLike | None = None,
     number: int = 64,
-    p: Any = 2.0,
+    p: ArrayLike = 2.0,
 ) -> jax.Array:
     """Sliced Wasserstein distance to the power p: a mean over directions.
 
@@ -168,25 +169,25 @@ def sliced_wasserstein(
     >>> round(float(sliced_wasserstein(x, x + 2.0, key=jax.random.key(1))), 3)
     4.0
     """
-    x, y, a, b = _clouds(x, y, a, b)
-    p = arguments.as_scalar("p", p, x.dtype)
+    clouds = _clouds(x, y, a, b)
+    power = arguments.as_scalar("p", p, clouds[0].dtype)
     fine = arguments.holds(
         lambda xp, p: xp.isfinite(p) & (p >= 1),
         lambda: f"p must be at least 1; got {p}",
-        p,
+        power,
     )
-    lines = _directions(key, directions, number, x)
-    return _mean_distance(x, y, a, b, lines, arguments.nan_unless(fine, p))
+    lines = _directions(key, directions, number, clouds[0])
+    return _mean_distance(*clouds, lines, arguments.nan_unless(fine, power))
 
 
 def sliced_map(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: ArrayLike,
+    y: ArrayLike,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    key: Any = None,
-    directions: Any = None,
+    key: ArrayLike | None = None,
+    directions: ArrayLike | None = None,
     number: int = 64,
 ) -> jax.Array:
     """[n, d] points x moved towards y: one step along all directions at once.
@@ -198,5 +199,6 @@ def sliced_map(
 
     Args, failures, cost: as in `sliced_wasserstein`. Points without mass stay.
     """
-    x, y, a, b = _clouds(x, y, a, b)
-    return _mean_map(x, y, a, b, _directions(key, directions, number, x))
+    clouds = _clouds(x, y, a, b)
+    lines = _directions(key, directions, number, clouds[0])
+    return _mean_map(*clouds, lines)

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from jaxsns.geometry import PointCloud
+from jaxsns.geometry import CostLike, PointCloud
 from jaxsns.low_rank import clustering
 from jaxsns.low_rank.clustering import Pairs
 from jaxsns.low_rank.solution import LowRankSolution, inverse
@@ -73,12 +74,12 @@ def _from_labels(solution: Solution, labels: jax.Array, rank: int) -> Factors:
 
 
 def solve_low_rank(
-    cost: Any,
-    a: Any = None,
-    b: Any = None,
+    cost: CostLike,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
     rank: int,
-    epsilon: Any = None,
+    epsilon: ArrayLike | None = None,
     relative_to: str | None = None,
     key: jax.Array | None = None,
     **options: Any,

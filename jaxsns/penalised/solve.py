@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import hints
+from jaxsns.geometry import CostLike
 from jaxsns.geometry.learnable import of_plan
 from jaxsns.outer import derivative, iteration
 from jaxsns.outer.iteration import Options, State, as_options
@@ -51,7 +52,7 @@ def _attached(
 
 @hints.answered
 def solve_penalised(
-    cost: Any,
+    cost: CostLike,
     penalty: Callable[[jax.Array], jax.Array],
     a: ArrayLike | None = None,
     b: ArrayLike | None = None,

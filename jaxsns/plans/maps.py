@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns.geometry import PointCloud
 from jaxsns.numerics import is_forbidden, masked, matmul, scaled_log_sum
@@ -79,7 +80,7 @@ def _map(solution: Solution, points: jax.Array, axis: int) -> jax.Array:
     return matmul(weights, targets)
 
 
-def transport_map(solution: Solution, points: Any, axis: int = 1) -> jax.Array:
+def transport_map(solution: Solution, points: ArrayLike, axis: int = 1) -> jax.Array:
     """Entropic map of new points: the mean of where the plan would send them.
 
         T(x) = sum_j y_j p_j(x),   p(x) = softmax_j((g_j - c(x, y_j)) / epsilon)
@@ -122,7 +123,7 @@ def _transform(solution: Solution, points: jax.Array, axis: int, hard: bool):
 
 
 def c_transform(
-    solution: Solution, points: Any, axis: int = 1, *, hard: bool = False
+    solution: Solution, points: ArrayLike, axis: int = 1, *, hard: bool = False
 ) -> jax.Array:
     """Potential at new points: the (soft) c-transform of the other potential.
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxsns.problem import arguments
 from jaxsns.problem.checks import coarseness, equalised, mass_slack
@@ -42,7 +43,7 @@ def to_feasible(plan: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     return plan + rows[:, None] * share[None, :]
 
 
-def round_to_feasible(plan: Any, a: Any, b: Any) -> jax.Array:
+def round_to_feasible(plan: ArrayLike, a: ArrayLike, b: ArrayLike) -> jax.Array:
     """Nearby plan with exactly the marginals a and b.
 
     Rows, then columns, with too much mass are scaled down; what is missing is added
@@ -113,7 +114,7 @@ def _to_permutation(plan: jax.Array) -> jax.Array:
     return out.astype(jnp.int32)
 
 
-def round_to_permutation(plan: Any) -> jax.Array:
+def round_to_permutation(plan: ArrayLike) -> jax.Array:
     """Permutation that the most mass of a square plan lies on.
 
     Args:

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxsns import hints
-from jaxsns.geometry import Dense, Grid, PointCloud
+from jaxsns.geometry import CostLike, Dense, Grid, PointCloud
 from jaxsns.numerics import forbidden_cost, permitted_costs
 from jaxsns.problem.checks import (
     check_arrays,
@@ -241,13 +242,13 @@ def _as_rho(name: str, value: Any, letter: str, size: int, dtype: Any):
 
 @hints.answered
 def make_problem(
-    cost: Any,
-    a: Any = None,
-    b: Any = None,
+    cost: CostLike,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    epsilon: Any = None,
-    rho_a: Any = None,
-    rho_b: Any = None,
+    epsilon: ArrayLike | None = None,
+    rho_a: ArrayLike | None = None,
+    rho_b: ArrayLike | None = None,
     relative_to: str | None = None,
     scale_cost: str | None = None,
 ) -> Problem:
@@ -322,16 +323,16 @@ def make_problem(
             lambda: "relative_to needs an epsilon; got epsilon=None",
         )
         epsilon, relative_to = DEFAULT_EPSILON, "std"
-    epsilon = as_float("epsilon", epsilon)
-    if epsilon.shape != ():
-        raise ValueError(f"epsilon must be a scalar; got shape {epsilon.shape}")
-    epsilon = epsilon.astype(dtype)
+    unit = as_float("epsilon", epsilon)
+    if unit.shape != ():
+        raise ValueError(f"epsilon must be a scalar; got shape {unit.shape}")
+    unit = unit.astype(dtype)
     if relative_to is not None:
-        epsilon = epsilon * statistic(relative_to, geometry, masses_a, masses_b)
+        unit = unit * statistic(relative_to, geometry, masses_a, masses_b)
     rhos = (
         _as_rho("rho_a", rho_a, "n", n, dtype),
         _as_rho("rho_b", rho_b, "m", m, dtype),
     )
-    problem = Problem(geometry, masses_a, masses_b, epsilon, *rhos)
+    problem = Problem(geometry, masses_a, masses_b, unit, *rhos)
     check_values(problem)
     return problem

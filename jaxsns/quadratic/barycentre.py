@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import hints
 from jaxsns.barycentres.fixed_support import as_measures, require_masses
@@ -65,17 +66,17 @@ class _Data(NamedTuple):
 
 
 def space_barycentre(
-    costs: Any,
-    masses: Any,
-    start: Any,
-    weights: Any = None,
+    costs: ArrayLike,
+    masses: ArrayLike,
+    start: ArrayLike,
+    weights: ArrayLike | None = None,
     *,
-    epsilon: Any,
-    b: Any = None,
-    features: Any = None,
-    start_features: Any = None,
-    tolerance: Any = 1e-5,
-    max_steps: Any = 100,
+    epsilon: ArrayLike,
+    b: ArrayLike | None = None,
+    features: ArrayLike | None = None,
+    start_features: ArrayLike | None = None,
+    tolerance: ArrayLike = 1e-5,
+    max_steps: ArrayLike = 100,
     **options: Any,
 ) -> SpaceBarycentre:
     """Costs of m points with fixed masses that are nearest to K spaces.

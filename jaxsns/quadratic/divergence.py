@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from jaxsns.geometry import PointCloud
+from jaxsns.geometry import CostLike, PointCloud
 from jaxsns.quadratic.solution import QuadraticSolution, root
 from jaxsns.quadratic.solve import solve_quadratic
+from jaxsns.quadratic.spaces import LowRank
+from jaxsns.quadratic.starts import Start
 from jaxsns.status import Status, code, worst
 
 
@@ -50,15 +53,15 @@ class QuadraticDivergence(NamedTuple):
 
 
 def gromov_wasserstein_divergence(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: CostLike | LowRank,
+    y: CostLike | LowRank,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    epsilon: Any,
-    linear: Any = None,
-    init: Any = "product",
-    self_init: Any = "eccentricity",
+    epsilon: ArrayLike,
+    linear: PointCloud | None = None,
+    init: Start = "product",
+    self_init: Start = "eccentricity",
     **options: Any,
 ) -> QuadraticDivergence:
     """Entropic Gromov-Wasserstein without most of the bias of the entropy.

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
-from jaxsns.geometry import Dense, Grid, PointCloud
+from jaxsns.geometry import CostLike, Dense, Grid, PointCloud
 from jaxsns.outer import derivative
 from jaxsns.outer.iteration import State, as_options
 from jaxsns.problem import arguments
@@ -18,7 +19,8 @@ from jaxsns.quadratic import forms
 from jaxsns.quadratic import starts as starting
 from jaxsns.quadratic.iterate import iterate
 from jaxsns.quadratic.solution import QuadraticSolution
-from jaxsns.quadratic.spaces import Matrix, as_space, astype, fine, symmetric
+from jaxsns.quadratic.spaces import LowRank, Matrix, as_space, astype, fine, symmetric
+from jaxsns.quadratic.starts import Start
 from jaxsns.quadratic.terms import LOSSES, Terms
 from jaxsns.solvers import loop, registry
 from jaxsns.solvers.options import Options as Method
@@ -156,25 +158,25 @@ def _attached(
 
 
 def solve_quadratic(
-    x: Any,
-    y: Any,
-    a: Any = None,
-    b: Any = None,
+    x: CostLike | LowRank,
+    y: CostLike | LowRank,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    epsilon: Any,
-    linear: Any = None,
-    alpha: Any = None,
-    rho_a: Any = None,
-    rho_b: Any = None,
-    share: Any = None,
+    epsilon: ArrayLike,
+    linear: CostLike | None = None,
+    alpha: ArrayLike | None = None,
+    rho_a: ArrayLike | None = None,
+    rho_b: ArrayLike | None = None,
+    share: ArrayLike | None = None,
     loss: str = "square",
-    init: Any = "product",
-    key: Any = None,
+    init: Start = "product",
+    key: ArrayLike | None = None,
     starts: int = 1,
-    anneal: Any = None,
-    tolerance: Any = None,
-    inner_tolerance: Any = None,
-    max_steps: Any = None,
+    anneal: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
+    inner_tolerance: ArrayLike | None = None,
+    max_steps: ArrayLike | None = None,
     method: str | Method = "auto",
 ) -> QuadraticSolution:
     """Solve entropic (fused) Gromov-Wasserstein transport between two spaces.

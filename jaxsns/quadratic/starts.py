@@ -5,11 +5,12 @@ the product of the masses, starts are monotone couplings of a number for each po
 points are sorted by it, and mass is moved in that order.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxsns.numerics import matmul
 from jaxsns.problem import arguments
@@ -17,6 +18,9 @@ from jaxsns.problem.checks import is_traced
 from jaxsns.problem.inputs import as_float
 from jaxsns.quadratic import dense_form, forms, streamed_form
 from jaxsns.quadratic.terms import Terms
+
+# Where to start: one of INITS, numbers of the points to sort them by, or a plan.
+Start: TypeAlias = str | tuple[ArrayLike, ArrayLike] | ArrayLike
 
 INITS = ("product", "eccentricity", "random")
 

@@ -3,7 +3,9 @@
 from typing import Any
 
 import jax
+from jax.typing import ArrayLike
 
+from jaxsns.geometry import CostLike
 from jaxsns.numerics import matmul
 from jaxsns.plans.rounding import round_to_permutation
 from jaxsns.problem.inputs import as_float
@@ -14,7 +16,11 @@ from jaxsns.quadratic.terms import second_part
 
 
 def quadratic_map(
-    solution: QuadraticSolution, costs: Any, targets: Any, *, linear: Any = None
+    solution: QuadraticSolution,
+    costs: ArrayLike,
+    targets: ArrayLike,
+    *,
+    linear: ArrayLike | None = None,
 ) -> jax.Array:
     """Mean of where the plan would send new points of the first space.
 
@@ -69,7 +75,7 @@ def quadratic_map(
 
 
 def match_graphs(
-    x: Any, y: Any, *, epsilon: Any, **options: Any
+    x: CostLike, y: CostLike, *, epsilon: ArrayLike, **options: Any
 ) -> tuple[jax.Array, QuadraticSolution]:
     """Match the nodes of two graphs of one size one to one.
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import hints
-from jaxsns.geometry import Dense
+from jaxsns.geometry import CostLike, Dense
 from jaxsns.numerics import default_tolerance
 from jaxsns.problem import arguments, gauge
 from jaxsns.problem.inputs import as_float, as_positive, make_problem
@@ -75,16 +76,16 @@ def _initial(init: Any, problem: Problem):
 
 @functools.partial(hints.answered, more=NAMES)
 def solve_sparse(
-    cost: Any,
-    a: Any = None,
-    b: Any = None,
+    cost: CostLike,
+    a: ArrayLike | None = None,
+    b: ArrayLike | None = None,
     *,
-    gamma: Any,
-    rho_a: Any = None,
-    rho_b: Any = None,
-    tolerance: Any = None,
-    init: Any = None,
-    max_steps: Any = MAX_STEPS,
+    gamma: ArrayLike,
+    rho_a: ArrayLike | None = None,
+    rho_b: ArrayLike | None = None,
+    tolerance: ArrayLike | None = None,
+    init: tuple[ArrayLike, ArrayLike] | None = None,
+    max_steps: ArrayLike = MAX_STEPS,
 ) -> SparseSolution:
     """Solve transport with a quadratic penalty: the plan is sparse.
 
@@ -159,6 +160,6 @@ def solve_sparse(
     start = _initial(init, problem)
     given = jnp.asarray(tolerance is not None)
     arrays = jax.lax.stop_gradient((problem, start, options, given))
-    f, g, error, tolerance, status, steps = _iterate(*arrays)
+    f, g, error, used, status, steps = _iterate(*arrays)
     f, g = _attached(problem, f, g)
-    return SparseSolution(problem, f, g, error, tolerance, status, steps)
+    return SparseSolution(problem, f, g, error, used, status, steps)
