@@ -195,6 +195,91 @@ def unrolled(d):
     return {"f": f, "g": jnp.where(d.b > 0, g, 0), "slope": slope}
 
 
+def exact(d):
+    out = jaxsns.solve_exact(d.cost, d.a, d.b)
+    slope = jax.grad(lambda cost: jaxsns.solve_exact(cost, d.a, d.b).value)(d.cost)
+    return {"value": out.value, "gap": out.gap, "plan": out.plan(), "slope": slope}
+
+
+def sparse(d):
+    def f(cost):
+        out = jaxsns.solve_sparse(cost, d.a, d.b, gamma=EPSILON)
+        return out.value, (out.plan(), out.status)
+
+    (value, (plan, status)), slope = jax.value_and_grad(f, has_aux=True)(d.cost)
+    return {"value": value, "plan": plan, "status": status, "slope": slope}
+
+
+def constrained(d):
+    cost = jnp.sum((d.x[:, None] - d.y[None]) ** 2, -1)  # forbidden pairs are refused
+    pairs = d.values[:, None] * d.values[None]
+    moment = jnp.sum(d.a * d.values) * jnp.sum(d.b * d.values)
+    at_least = [(pairs, moment, 2 * moment)]
+    out = jaxsns.solve_constrained(cost, at_least, d.a, d.b, epsilon=EPSILON)
+    return {"plan": out.plan(), "multipliers": out.multipliers, "status": out.status}
+
+
+def low_rank(d):
+    cloud = jaxsns.PointCloud(d.x, d.y)
+    out = jaxsns.solve_low_rank(cloud, d.a, d.b, rank=2, epsilon=EPSILON)
+    return {"value": out.value, "plan": out.plan(), "error": out.error}
+
+
+def penalised(d):
+    groups = jaxsns.penalties.GroupLasso(d.labels, 3, 0.1)
+
+    def f(x):
+        cloud = jaxsns.PointCloud(x, d.y)
+        out = jaxsns.solve_penalised(cloud, groups, d.a, d.b, epsilon=EPSILON)
+        return out.value, out.plan()
+
+    (value, plan), slope = jax.value_and_grad(f, has_aux=True)(d.x)
+    return {"value": value, "plan": plan, "slope": slope}
+
+
+def bijection(d):
+    def f(x):
+        out = jaxsns.solve_bijection(x, d.y, block=3)
+        return out.value, out.permutation
+
+    (value, permutation), slope = jax.value_and_grad(f, has_aux=True)(d.x)
+    return {"value": value, "permutation": permutation, "slope": slope}
+
+
+def quadratic(d):
+    def f(x):
+        own, other = (jaxsns.PointCloud(p, p) for p in (x, d.y))
+        out = jaxsns.solve_quadratic(own, other, d.a, d.b, epsilon=EPSILON)
+        return out.value, out.plan()
+
+    (value, plan), slope = jax.value_and_grad(f, has_aux=True)(d.x)
+    return {"value": value, "plan": plan, "slope": slope}
+
+
+def small_things(d):
+    """Sliced transport, the Monge gap, projections and dustbins."""
+    lines = jnp.eye(2, dtype=d.x.dtype)
+
+    def f(x):
+        logits = jnp.sum(x[:, None] * d.y[None], -1)
+        out = jaxsns.sliced_wasserstein(x, d.y, d.a, d.b, directions=lines)
+        matched = jaxsns.dustbin_matching(logits, 0.3, epsilon=EPSILON)
+        projected = jaxsns.sinkhorn_projection(logits)
+        out += jnp.sum(projected**2) + jaxsns.monge_gap(x, d.y, epsilon=EPSILON)
+        return out, (jax.tree.leaves(matched)[0], projected)
+
+    (value, parts), slope = jax.value_and_grad(f, has_aux=True)(d.x)
+    moved = jaxsns.sliced_map(d.x, d.y, d.a, d.b, directions=lines)
+    return {"value": value, "parts": parts, "slope": slope, "moved": moved}
+
+
+def debiased(d):
+    cost = jnp.sum((d.x[:, None] - d.x[None]) ** 2, -1)
+    masses = jnp.stack([d.a, d.b])
+    out = jaxsns.debiased_barycentre(cost, masses, epsilon=EPSILON, steps=50)
+    return {"mass": out.mass}
+
+
 CALLS = {
     "dense": dense,
     "dense gradient": dense_gradient,
@@ -216,4 +301,13 @@ CALLS = {
     "fixed barycentre": fixed_barycentre,
     "free barycentre": free_barycentre,
     "unrolled": unrolled,
+    "exact": exact,
+    "sparse": sparse,
+    "constrained": constrained,
+    "low rank": low_rank,
+    "penalised": penalised,
+    "bijection": bijection,
+    "quadratic": quadratic,
+    "small things": small_things,
+    "debiased": debiased,
 }

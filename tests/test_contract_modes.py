@@ -25,7 +25,8 @@ MODES = {
 }
 # Several solves each: the program with constants has to do for plain jit as well.
 LARGE = {"ordering", "free barycentre", "loss", "pooling", "unbalanced divergence"}
-LARGE |= {"streamed", "attention", "divergence"}
+LARGE |= {"streamed", "attention", "divergence", "exact", "bijection", "penalised"}
+LARGE |= {"quadratic", "constrained", "small things", "sparse", "low rank", "debiased"}
 # Sums of other orders; solves may also stop a step later. The largest seen is 2e-5.
 CLOSE = {np.dtype(np.float32): 2e-4, np.dtype(np.float64): 1e-8}
 FILLED = "ordering"  # with NaN in what does not count, by design

@@ -61,9 +61,13 @@ HANDED_ON = {
     "stablehlo.select",
     "stablehlo.while",
 }
-IN_DOUBLE = {  # optax's assignment works in JAX' default float
+IN_DOUBLE = {
+    # optax's assignment works in JAX' default float
     "dense": "round_to_permutation",
     "Gromov-Wasserstein, uses": "match_graphs",
+    # proofs are made in the widest float that JAX has
+    "exact": "solve_exact",
+    "bijection": "solve_bijection, of exact blocks",
 }
 
 
@@ -212,6 +216,11 @@ def _gromov_uses(d):
     return out.value, jaxsns.match_graphs(*costs, epsilon=EPSILON)
 
 
+def _constrained_gradient(d):
+    f = lambda a: jnp.sum(calls.constrained(d._replace(a=a))["plan"] ** 2)
+    return jax.grad(f)(d.a)
+
+
 def _gaussians(d):
     unit = jnp.eye(2, dtype=d.x.dtype)
     s, t = (matmul(p.T, p) + unit for p in (d.x, d.y))
@@ -252,6 +261,7 @@ MORE = {
     "Gromov-Wasserstein, points": _gromov,
     "Gromov-Wasserstein, matrices": _gromov_dense,
     "Gromov-Wasserstein, uses": _gromov_uses,
+    "constrained, gradient": _constrained_gradient,
     "Gaussians": _gaussians,
     "Gaussians, vmap": _gaussian_lanes,
 }

@@ -22,7 +22,7 @@ from jaxsns import control
 from jaxsns.constrained.solution import ConstrainedSolution
 from jaxsns.geometry import CostLike, Dense
 from jaxsns.linear import lapack
-from jaxsns.numerics import default_tolerance, machine_epsilon, matmul
+from jaxsns.numerics import default_tolerance, machine_epsilon, matmul, vdot
 from jaxsns.problem.checks import is_traced, require
 from jaxsns.problem.inputs import as_float, as_positive, make_problem
 from jaxsns.problem.problem import Problem
@@ -76,14 +76,15 @@ def _dual(data: _Data, u: jax.Array, tolerance: jax.Array) -> jax.Array:
 
 
 def _curvature(data: _Data, u: jax.Array, tolerance: jax.Array):
-    """([K] moments, [K, K] their derivative in u, negative semidefinite)."""
+    """([K] moments, [K, K] their derivative in u, [] transport's value at u)."""
 
     def moments(u: jax.Array):
-        m = _moments(data, _solved(data, u, tolerance))
-        return m, m
+        solution = _solved(data, u, tolerance)
+        m = _moments(data, solution)
+        return m, (m, solution.value)
 
-    slopes, m = jax.jacfwd(moments, has_aux=True)(u)
-    return m, (slopes + slopes.T) / 2
+    slopes, (m, value) = jax.jacfwd(moments, has_aux=True)(u)
+    return m, (slopes + slopes.T) / 2, value
 
 
 def _active(data: _Data, u: jax.Array, m: jax.Array, slopes: jax.Array):
@@ -120,19 +121,19 @@ def _size(data: _Data) -> jax.Array:
 
 
 def _step(data: _Data, inner: jax.Array, tolerance, max_steps, s: _State) -> _State:
-    m, slopes = _curvature(data, s.u, inner)
+    m, slopes, value = _curvature(data, s.u, inner)
     active, bound = _active(data, s.u, m, slopes)
     missed = jnp.where(active, m - bound, 0)
     idle = jnp.where(active, 0, s.u)  # to be taken back to zero
     error = jnp.max(jnp.abs(missed) / _size(data)) + jnp.max(jnp.abs(idle))
-    moved = jnp.where(active, missed - slopes @ idle, 0)
+    moved = jnp.where(active, missed - matmul(slopes, idle), 0)
     change = _newton(slopes, active, moved)
     change = jnp.where(active, change, -s.u)
-    here = _dual(data, s.u, inner)
+    here = value - _paid(data, s.u)
     # One-sided where a multiplier is 0.
     up = (s.u > 0) | ((s.u == 0) & (change > 0))
     rates = jnp.where(change == 0, 0, m - jnp.where(up, data.upper, data.lower))
-    slope = jnp.vdot(rates, change)
+    slope = vdot(rates, change)
 
     def worse(state):
         t, k = state
@@ -172,15 +173,25 @@ def _attach(data: _Data, u: jax.Array, inner: jax.Array) -> jax.Array:
 def _attach_jvp(primals, tangents):
     data, _, inner = primals
     u = _attach(*primals)
-    m, slopes = _curvature(data, u, inner)
+    return u, _change(data, u, inner, tangents[0])
+
+
+@jax.jit
+def _change(data: _Data, u: jax.Array, inner: jax.Array, tangent: _Data) -> jax.Array:
+    """[K] derivative of the multipliers along a change of the data."""
+
+    def moments(q: _Data, u: jax.Array) -> jax.Array:
+        return _moments(q, _solved(q, u, inner))
+
+    # Of the data and of the multipliers at once: one solve is compiled, not two.
+    m, along = jax.linearize(moments, data, u)
+    still = jax.tree.map(jnp.zeros_like, tangent)
+    slopes = jax.vmap(lambda du: along(still, du))(jnp.eye(u.shape[0], dtype=u.dtype))
+    slopes = (slopes + slopes.T) / 2
     active, _ = _active(data, u, m, slopes)
-
-    def missed(q: _Data) -> jax.Array:
-        m = _moments(q, _solved(q, u, inner))
-        return jnp.where(active, m - jnp.where(u > 0, q.upper, q.lower), 0)
-
-    _, change = jax.jvp(missed, (data,), (tangents[0],))
-    return u, _newton(slopes, active, change)
+    bound = jnp.where(u > 0, tangent.upper, tangent.lower)
+    change = along(tangent, jnp.zeros_like(u)) - bound
+    return _newton(slopes, active, jnp.where(active, change, 0))
 
 
 def _checked(constraints: Any, shape: tuple[int, int], dtype: Any):
