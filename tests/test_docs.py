@@ -27,14 +27,16 @@ OLDEST = sys.version_info[:2] == (3, 11)
 
 
 @pytest.fixture(scope="module")
-def results():
-    """One process for all: JAX starts once, and programs are shared.
+def results(request):
+    """One process for all that are asked for: JAX starts once, programs are shared.
 
     With default settings, so in float32; of tests/conftest.py the environment alone.
     """
+    items = [x for x in request.session.items if "results" in x.fixturenames]
+    names = [item.callspec.params["name"] for item in items]
     done = subprocess.run(
         [sys.executable, pathlib.Path(pages.__file__)]
-        + [name for name in NAMES if _left_out(name) is None],
+        + [name for name in names if _left_out(name) is None],
         capture_output=True,
         text=True,
     )
