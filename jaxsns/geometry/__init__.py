@@ -21,5 +21,5 @@ __all__ = [
     "Streamed",
 ]
 
-# What users may give as a cost: a matrix [n, m], or one of these.
 CostLike: TypeAlias = ArrayLike | Dense | PointCloud | Grid
+"""What may be given as a cost: a matrix [n, m], or one of these geometries."""
