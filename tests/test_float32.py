@@ -142,3 +142,14 @@ print(s)
     )
     assert done.returncode == 0, done.stderr
     assert "CONVERGED" in done.stdout
+
+
+def test_steps_end_where_rounding_hides_them():
+    """Epsilon is too small for float32: 671 products of the linear solver before."""
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(150, 2)).astype("f") for _ in range(2))
+    cost = np.linalg.norm(x[:, None] - y[None] - 2, axis=-1)
+    solution = jaxsns.solve(cost, epsilon=np.float32(1e-6))
+    assert solution.status == Status.STALLED
+    assert solution.error < 0.1  # potentials of size 3 are known to 2e-7
+    assert solution.counts.linear_steps < 200

@@ -19,6 +19,7 @@ from jaxsns.problem.problem import Problem
 # Of the error that rounding explains, in machine epsilons: without potentials, and for
 # each epsilon of their size [D03].
 ROUNDING_BASE, ROUNDING_SLOPE = 8.0, 1.5
+HIDDEN_SHARE = 0.1  # of the error by rounding: a smaller one on a kernel is lost [D03]
 LARGEST_FLOOR = 1e-2  # relative L1 error that rounding may explain at most [D03]
 
 
@@ -133,6 +134,18 @@ def rounding_error(
         for mass, x in ((problem.a, f), (problem.b, g))
     ]
     return share * rounding_floor(jnp.maximum(*sizes) / problem.epsilon)
+
+
+def hidden_error(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
+    """[] marginal error below which steps cannot be seen once f and g are rounded.
+
+    A share of what their rounding makes of the marginals as a rule: a number x of the
+    dtype is off by a sixth of machine epsilon times |x| on average.
+    """
+    mean = gauge.weighted(problem.a, jnp.abs(f)) / jnp.sum(problem.a)
+    mean += gauge.weighted(problem.b, jnp.abs(g)) / jnp.sum(problem.b)
+    rounding = machine_epsilon(problem.dtype) / 3 * mean / problem.epsilon
+    return HIDDEN_SHARE * rounding
 
 
 def rounding_floor(size: jax.Array) -> jax.Array:

@@ -238,8 +238,10 @@ def solve(
         floor = dual.rounding_error(mine, kernel.f, kernel.top, options.rounding_share)
         wanted = jnp.maximum(tolerance, floor)
         wanted = jnp.where(last, wanted, continuation.loose(wanted))
+        # Steps beyond are lost when potentials are rounded, whatever is asked for.
+        hidden = dual.hidden_error(mine, kernel.f, kernel.top)
         limits = Limits(
-            target=inner_tolerance(wanted),
+            target=jnp.maximum(inner_tolerance(wanted), hidden),
             max_steps=options.max_steps,
             # Extrapolation needs levels better solved than sweeps would leave them.
             patience=jnp.where(last, patience, 0),
