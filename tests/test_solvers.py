@@ -12,6 +12,7 @@ from jaxsns import NewtonOptions, SinkhornOptions, SNSOptions, Status
 from jaxsns.problem import marginal
 from jaxsns.solvers import continuation, kernel_loop, registry, sns
 from jaxsns.solvers.loop import status_at
+from jaxsns.solvers.newton import line_search
 from jaxsns.solvers.sinkhorn import overrelaxed
 
 RUNS = {
@@ -421,3 +422,19 @@ def test_a_status_is_tested_in_order_of_meaning():
     assert case(1e-2, 10, False) == Status.MAX_STEPS
     assert case(1e-2, 9, False) == Status.RUNNING
     assert case(np.nan, 0, False) == Status.NONFINITE
+
+
+def test_a_newton_step_that_gains_nothing_is_not_made(monkeypatch):
+    """Sweeps alone are left, and those never raise the error."""
+
+    def backwards(attempt, room, length, point):
+        bad = -3 * length
+        return line_search.Trial(bad, *attempt(bad), jnp.asarray(False))
+
+    monkeypatch.setattr(line_search, "search", backwards)
+    cost = np.random.default_rng(0).random((7, 11))  # a shape of no other test
+    options = {"epsilon": 0.02, "max_steps": 30, "continuation": False}
+    solution = jaxsns.solve(cost, method="newton", history=True, **options)
+    assert solution.counts.newton_steps > 10
+    assert np.all(np.diff(solution.history.rows()["error"][:30]) <= 1e-12)
+    jax.clear_caches()
