@@ -263,9 +263,10 @@ class Solution:
         Cost: one pass and at most 48 products with the plan; streamed, 48 passes.
         Source: the normal form of the Newton matrix, see docs/mathematics.md.
         """
-        gap = self._each(implicit.spectral_gap)
+        held = jax.lax.stop_gradient(self)
+        gap = held._each(implicit.spectral_gap)
         unit = machine_epsilon(self.f.dtype)
-        error = jnp.maximum(self.error, unit) / gap
+        error = jnp.maximum(held.error, unit) / gap
         return Conditioning(gap, error)
 
     def raise_if_failed(self) -> "Solution":

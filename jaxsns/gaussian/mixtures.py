@@ -22,7 +22,7 @@ from jaxsns.geometry import Dense
 from jaxsns.linear import lapack
 from jaxsns.numerics import matmul, safe_log
 from jaxsns.problem import arguments
-from jaxsns.problem.checks import coarseness
+from jaxsns.problem.checks import coarseness, equalised
 from jaxsns.problem.inputs import as_float, same_totals
 from jaxsns.solution import Solution
 from jaxsns.solver import solve
@@ -65,6 +65,19 @@ def _checked(name: str, mixture: Any) -> Mixture:
     dtype = jnp.result_type(w.dtype, m.dtype, s.dtype)
     s = covariances.admit(f"covs of {name}", s.astype(dtype))
     return Mixture(w.astype(dtype), m.astype(dtype), s)
+
+
+def _same_totals(mixtures: list[Mixture], coarse: list[float]) -> list[Mixture]:
+    """Totals that differ by the rounding of coarse dtypes become the finest one's."""
+    finest = min(range(len(coarse)), key=lambda k: coarse[k])
+    total = jnp.sum(mixtures[finest].weights, keepdims=True)
+    out = []
+    for mixture, slack in zip(mixtures, coarse, strict=True):
+        w = mixture.weights
+        if slack > 0:
+            w = equalised(w, total.astype(w.dtype), slack + coarse[finest])
+        out.append(mixture._replace(weights=w))
+    return out
 
 
 def _pairs(function: Any, x: Any, y: Any) -> Any:
@@ -257,10 +270,11 @@ def mixture_barycentre(
     Cost: `steps` times one transport a mixture and one Gaussian barycentre a component.
     Source: Delon and Desolneux (2020); the alternation of Cuturi and Doucet (2014).
     """
-    given = [_checked(f"mixtures[{k}]", x) for k, x in enumerate(mixtures)]
-    if not given:
+    if not mixtures:
         raise ValueError("mixtures must have at least one; got none")
-    start = _checked("start", start)
+    coarse = [coarseness(x[0]) for x in (start, *mixtures)]
+    given = [_checked(f"mixtures[{k}]", x) for k, x in enumerate(mixtures)]
+    start, *given = _same_totals([_checked("start", start), *given], coarse)
     dtype = start.means.dtype
     if weights is None:
         shares = jnp.full((len(given),), 1 / len(given), dtype)

@@ -30,6 +30,48 @@ def _core():
     return core
 
 
+class _Same:
+    """Equal to itself alone; keeps what it stands for, so that its id stays its own."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _state(value: Any) -> Hashable:
+    """What a cost holds, as far as it can be changed without a new object."""
+    if isinstance(value, np.ndarray):
+        return value.shape, str(value.dtype), value.tobytes()
+    if isinstance(value, tuple | list):
+        return tuple(map(_state, value))
+    if isinstance(value, dict):
+        return tuple((key, _state(x)) for key, x in value.items())
+    if isinstance(value, str | bytes | int | float | complex | None):
+        return type(value).__name__, value
+    return id(value) if isinstance(value, Tracer) else _Same(value)
+
+
+class _Opaque:
+    """A cost that JAX knows nothing of: static, and equal while it holds the same."""
+
+    def __init__(self, cost: Any):
+        self.cost = cost
+        self.state = _state(getattr(cost, "__dict__", None))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Opaque):
+            return False
+        return self.cost == other.cost and self.state == other.state
+
+    def __hash__(self) -> int:
+        return hash((self.cost, self.state))
+
+
 def register(data: tuple[str, ...], static: tuple[str, ...]) -> Callable:
     """Decorator: a frozen dataclass as pytree whose `cost` is data if it is a pytree.
 
@@ -40,14 +82,18 @@ def register(data: tuple[str, ...], static: tuple[str, ...]) -> Callable:
         def flatten(value):
             fields = [(jax.tree_util.GetAttrKey(n), getattr(value, n)) for n in data]
             cost = value.cost
-            if not isinstance(cost, str) and not jax.tree_util.all_leaves([cost]):
-                fields.append((jax.tree_util.GetAttrKey("cost"), cost))
-                cost = None
+            if not isinstance(cost, str):
+                if jax.tree_util.all_leaves([cost]):
+                    cost = _Opaque(cost)
+                else:
+                    fields.append((jax.tree_util.GetAttrKey("cost"), cost))
+                    cost = None
             return fields, (cost, *(getattr(value, n) for n in static))
 
         def unflatten(fixed, children):
             children = list(children)
             cost = children.pop() if fixed[0] is None else fixed[0]
+            cost = cost.cost if isinstance(cost, _Opaque) else cost
             # Without its checks: JAX puts anything in the place of leaves.
             value = object.__new__(kind)
             names = zip((*data, *static), (*children, *fixed[1:]), strict=True)

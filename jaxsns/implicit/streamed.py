@@ -6,12 +6,27 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.hessian import schur
 from jaxsns.numerics import finite_minus_inf, machine_epsilon
 from jaxsns.problem.problem import Problem
 from jaxsns.streaming import newton_system
 from jaxsns.streaming.arrangement import sort_into_clusters
 from jaxsns.streaming.passes import semidual_pass
+
+PLAIN_PRODUCTS = 1000  # passes that conjugate gradients may take then, at most [D23]
+
+
+def _finished(
+    system: schur.SchurSystem, rhs: jax.Array, x: jax.Array, tolerance: float
+) -> jax.Array:
+    """[n] solution from x on, with the diagonal as preconditioner."""
+    residual = rhs - schur.product(system, x)
+    size = jnp.linalg.norm(residual)
+    share = tolerance * jnp.linalg.norm(rhs) / jnp.where(size > 0, size, 1)
+    more = x + schur.solve_cg(system, residual, share, PLAIN_PRODUCTS).x
+    left = jnp.linalg.norm(rhs - schur.product(system, more))
+    return jnp.where(left < size, more, x)
 
 
 def inner_solve(problem: Problem, f: jax.Array, g: jax.Array, more: Any):
@@ -32,12 +47,22 @@ def inner_solve(problem: Problem, f: jax.Array, g: jax.Array, more: Any):
         sorted_f = jnp.where(inner.a > 0, arranged.rows.sort(f), low)
         sorted_g = jnp.where(inner.b > 0, arranged.columns.sort(g), low)
         seen = semidual_pass(inner, sorted_f, arranged.shapes)
+        # The pass has columns that fit f; the rows of the plan are those of f and g.
+        plan = inner.geometry.kernel(sorted_f, sorted_g, inner.epsilon)
+        seen = seen._replace(rows=plan.times(jnp.ones_like(sorted_g)))
         stiffness = sort(arranged.rows, more.rows), sort(arranged.columns, more.columns)
         sorted_system = newton_system.at_potentials(
             inner, sorted_f, sorted_g, seen, arranged.shapes, stiffness, more.gauge
         )
         b = jnp.where(arranged.rows.real, arranged.rows.sort(rhs), 0)
-        end = newton_system.solve(sorted_system, b, machine_epsilon(rhs.dtype) ** 0.65)
-        return arranged.rows.restore(end.x)
+        tolerance = machine_epsilon(rhs.dtype) ** 0.65
+        end = newton_system.solve(sorted_system, b, tolerance)
+        # Rounding can leave the model indefinite; then the diagonal has to do.
+        x = control.cond(
+            end.converged,
+            lambda: end.x,
+            lambda: _finished(sorted_system.exact, b, end.x, tolerance),
+        )
+        return arranged.rows.restore(x)
 
     return solve

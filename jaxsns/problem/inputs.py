@@ -213,6 +213,11 @@ def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
     return masses
 
 
+def _all_exact(rho: Any) -> Any:
+    """Whether all marginals of a side must be met exactly; traced if rho is."""
+    return True if rho is None else jnp.all(jnp.isinf(as_float("rho", rho)))
+
+
 def same_totals(a: jax.Array, b: jax.Array, coarse: tuple[float, float]):
     """Masses with one total, if they differ by what a dtype below 32 bits rounds.
 
@@ -310,8 +315,13 @@ def make_problem(
         masses_a = _uniform(n, like)
     masses_a = masses_a.astype(dtype)
     masses_b = _uniform(m, masses_a) if masses_b is None else masses_b.astype(dtype)
-    if rho_a is None and rho_b is None and max(coarse) > 0:
-        masses_a, masses_b = same_totals(masses_a, masses_b, coarse)
+    if max(coarse) > 0:
+        equal = same_totals(masses_a, masses_b, coarse)
+        met = _all_exact(rho_a) & _all_exact(rho_b)
+        masses_a, masses_b = (
+            y if met is True else jnp.where(met, y, x)
+            for x, y in zip((masses_a, masses_b), equal, strict=True)
+        )
     check_arrays(geometry, masses_a, masses_b)  # before anything is derived of them
     if scale_cost is not None:
         scale = statistic(scale_cost, geometry, masses_a, masses_b)

@@ -82,6 +82,7 @@ class Method(NamedTuple):
     idle_steps: int | None  # without progress, after which a kernel is left; None: no
     progress: float  # share of the least error that counts as progress
     columns_fit: bool = True  # after every step; else the rows do
+    translates: bool = True  # takes potentials to the best constant for the penalties
 
 
 class LoopState(NamedTuple):
@@ -233,7 +234,7 @@ def solve(
         here = continuation.epsilon_at_level(path, s)
         last = continuation.is_last(path, s)
         mine = problem.with_epsilon(here)
-        f = gauge.with_best_translation(mine, s.f, s.g)
+        f = gauge.with_best_translation(mine, s.f, s.g) if method.translates else s.f
         kernel = stabilised.stabilise(mine, f)
         floor = dual.rounding_error(mine, kernel.f, kernel.top, options.rounding_share)
         wanted = jnp.maximum(tolerance, floor)

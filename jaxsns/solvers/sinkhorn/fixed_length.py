@@ -50,7 +50,16 @@ def step(problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
     return Moved(iterate, None, gain, counts, sweep_record(iterate.error))
 
 
-METHOD = Method(start, memory, step, newton.repair, None, 1.0, columns_fit=False)
+METHOD = Method(
+    start,
+    memory,
+    step,
+    newton.repair,
+    None,
+    1.0,
+    columns_fit=False,
+    translates=False,  # the textbook's sweeps do not
+)
 
 
 def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Array]:

@@ -1,0 +1,145 @@
+"""Faults that a second look at the kinds of the first ones found."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsns
+from jaxsns import Status, gaussian
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_fixed_number_of_relaxed_sweeps_is_the_textbooks(dtype):
+    """Potentials jumped to the best constant wherever a kernel was built anew."""
+    cost = np.array([[5.0, 5.5], [4.0, 6.0]], dtype)
+    for k in (1, 2, 3):
+        options = {"rho_a": 0.7, "rho_b": 0.7, "early_stop": False, "max_steps": k}
+        s = jaxsns.solve(cost, epsilon=dtype(0.01), **options)
+        f, g = np.zeros(2), np.zeros(2)
+        share = 0.7 / 0.71
+        for _ in range(k):
+            z = (g[None] - cost.astype(float)) / 0.01
+            f = share * 0.01 * (np.log(0.5) - np.logaddexp(z[:, 0], z[:, 1]))
+            z = (f[:, None] - cost.astype(float)) / 0.01
+            g = share * 0.01 * (np.log(0.5) - np.logaddexp(z[0], z[1]))
+        close = 1e-4 if dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(s.f, f, atol=close)
+        np.testing.assert_allclose(s.g, g, atol=close)
+
+
+class Scaled:
+    """A cost that can be changed in place."""
+
+    def __init__(self):
+        self.scale, self.axes = 1.0, np.ones(2)
+
+    def __call__(self, u, v):
+        return self.scale * jnp.sum(jnp.asarray(self.axes, u.dtype) * (u - v) ** 2)
+
+
+def test_a_cost_that_was_changed_is_another_inside_jit():
+    r = np.random.default_rng(0)
+    x, y = r.normal(size=(6, 2)), r.normal(size=(7, 2))
+    traced = 0
+
+    @jax.jit
+    def paid(cloud):
+        nonlocal traced
+        traced += 1
+        return jaxsns.solve(cloud, epsilon=0.1).transport_cost
+
+    def wanted(cost):
+        cloud = jaxsns.PointCloud(x * np.sqrt(cost.axes), y * np.sqrt(cost.axes))
+        costs = cost.scale * cloud.dense().cost
+        return jaxsns.solve(costs, epsilon=0.1).transport_cost
+
+    cost = Scaled()
+    for change in (lambda: None, lambda: setattr(cost, "scale", 4.0)):
+        change()
+        got = paid(jaxsns.PointCloud(x, y, cost))
+        np.testing.assert_allclose(got, wanted(cost), rtol=1e-8)
+    cost.axes[0] = 3.0
+    got = paid(jaxsns.PointCloud(x, y, cost))
+    np.testing.assert_allclose(got, wanted(cost), rtol=1e-8)
+    paid(jaxsns.PointCloud(x, y, cost))
+    assert traced == 3
+
+
+def test_infinite_rho_takes_coarse_masses():
+    r = np.random.default_rng(0)
+    cost = r.random((37, 51)).astype("f")
+    a, b = (
+        jax.nn.softmax(jnp.asarray(2 * r.normal(size=n), jnp.bfloat16))
+        for n in (37, 51)
+    )
+    assert float(jnp.sum(a.astype("f"))) != float(jnp.sum(b.astype("f")))
+    want = jaxsns.solve(cost, a, b, epsilon=np.float32(0.1))
+
+    @jax.jit
+    def solved(rho):
+        s = jaxsns.solve(cost, a, b, epsilon=np.float32(0.1), rho_a=rho, rho_b=rho)
+        return s.status, s.value
+
+    status, value = solved(np.float32(np.inf))
+    assert status == Status.CONVERGED
+    np.testing.assert_allclose(value, want.value, rtol=1e-5)
+
+
+def test_mixtures_with_coarse_weights_have_a_barycentre():
+    r = np.random.default_rng(0)
+
+    def mixture(k, dtype):
+        weights = jax.nn.softmax(jnp.asarray(2 * r.normal(size=k), dtype))
+        means = r.normal(size=(k, 2)).astype("f")
+        return gaussian.Mixture(weights, means, np.stack([np.eye(2, dtype="f")] * k))
+
+    given = [mixture(k, jnp.bfloat16) for k in (7, 5, 3)]
+    epsilon = np.float32(0.5)
+    out = gaussian.mixture_barycentre(given[:2], given[2], steps=2, epsilon=epsilon)
+    exact = [x._replace(weights=x.weights.astype("f")) for x in given]
+    exact = [x._replace(weights=x.weights / jnp.sum(x.weights)) for x in exact]
+    want = gaussian.mixture_barycentre(exact[:2], exact[2], steps=2, epsilon=epsilon)
+    np.testing.assert_allclose(out.value, want.value, rtol=2e-2)
+
+
+def test_l1_has_no_slope_where_coordinates_coincide():
+    x = np.random.default_rng(0).normal(size=(6, 3))
+
+    def divergence(u):
+        options = {"cost": "l1", "epsilon": 0.1}
+        return jaxsns.sinkhorn_divergence(u, jnp.asarray(x), **options).value
+
+    slope = jax.grad(divergence)(jnp.asarray(x))
+    np.testing.assert_allclose(slope, 0, atol=1e-8)
+
+
+def test_conditioning_can_be_logged_beside_a_gradient():
+    x = np.random.default_rng(0).normal(size=(6, 2))
+
+    def value(x):
+        s = jaxsns.solve(jaxsns.PointCloud(x, x[::-1] + 1), epsilon=0.1)
+        return s.value, (s.conditioning().gap, s.conditioning())
+
+    _, (gap, _) = jax.grad(value, has_aux=True)(jnp.asarray(x))
+    s = jaxsns.solve(jaxsns.PointCloud(x, x[::-1] + 1), epsilon=0.1)
+    np.testing.assert_allclose(gap, s.conditioning().gap, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_streamed_derivatives_where_the_model_is_indefinite(dtype):
+    """1 - sigma^2 is 1.7e-3: stored derivatives were right and streamed ones NaN."""
+    r = np.random.default_rng(0)
+    x, y = (r.normal(size=(n, 2)).astype(dtype) for n in (30, 50))
+    a, b = (r.dirichlet(np.full(n, 5.0)).astype(dtype) for n in (30, 50))
+
+    def paid(x, a, streamed):
+        cloud = jaxsns.PointCloud(x, jnp.asarray(y), streamed=streamed)
+        return jaxsns.solve(cloud, a, b, epsilon=dtype(2e-3)).transport_cost
+
+    slope = jax.grad(paid, (0, 1))
+    stored, streamed = (slope(jnp.asarray(x), jnp.asarray(a), s) for s in (False, True))
+    # float32: the potentials differ by their errors, 8e-5, over 1 - sigma^2.
+    close = 5e-2 if dtype == np.float32 else 1e-8
+    for want, got in zip(stored, streamed, strict=True):
+        np.testing.assert_allclose(got, want, atol=close * np.abs(want).max())
