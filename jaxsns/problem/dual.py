@@ -145,7 +145,9 @@ def hidden_error(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     mean = gauge.weighted(problem.a, jnp.abs(f)) / jnp.sum(problem.a)
     mean += gauge.weighted(problem.b, jnp.abs(g)) / jnp.sum(problem.b)
     rounding = machine_epsilon(problem.dtype) / 3 * mean / problem.epsilon
-    return HIDDEN_SHARE * rounding
+    hidden = HIDDEN_SHARE * rounding
+    # Of stand-ins for infinity, where all pairs of an atom are forbidden, nothing.
+    return jnp.where(hidden <= LARGEST_FLOOR, hidden, 0)
 
 
 def rounding_floor(size: jax.Array) -> jax.Array:
