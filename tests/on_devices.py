@@ -140,11 +140,12 @@ def matrix_divided(n, m):
     divided = jax.device_put(cost, NamedSharding(MESH, PartitionSpec("rows", None)))
     for method in ("sinkhorn", jaxsns.NewtonOptions(linear_solver="cg")):
 
+        @jax.jit
         def run(cost, method=method):
             return jaxsns.solve(cost, epsilon=0.05, tolerance=1e-11, method=method)
 
-        compiled = jax.jit(run).lower(divided).compile()
-        mine, theirs = compiled(divided), jax.jit(run)(jnp.asarray(cost))
+        compiled = run.lower(divided).compile()
+        mine, theirs = compiled(divided), run(jnp.asarray(cost))
         assert int(mine.status) == int(theirs.status) == Status.CONVERGED
         same(f"matrix, {theirs.method}, f", mine.f, theirs.f, 1e-9)
         most = moved(compiled.as_text())[0]
