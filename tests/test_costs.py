@@ -294,7 +294,6 @@ def test_costs_made_in_blocks_are_those_of_scipy(name, monkeypatch):
     x, y = _points(d=40)
     y = y.at[:3].set(x[:3]).at[7].set(x[2])  # pairs that coincide
     weights = jnp.asarray(R.normal(size=(N, M)))
-    cloud = PointCloud(x, y, cost)
 
     def total(x, y):
         return jnp.sum(weights * PointCloud(x, y, cost).dense().cost)
@@ -303,19 +302,26 @@ def test_costs_made_in_blocks_are_those_of_scipy(name, monkeypatch):
         pairs = module.PAIRS.get(name) or cost.pairs
         return jnp.sum(weights * pairs(x[:, None], y[None]))
 
-    got, slopes = jax.jit(
-        lambda x, y: (cloud.dense().cost, jax.grad(total, (0, 1))(x, y))
-    )(x, y)
-    np.testing.assert_allclose(got, _expected(name, x, y), atol=2e-13)
-    for mine, theirs in zip(slopes, jax.grad(naive, (0, 1))(x, y), strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=1e-12)
     f, e = jnp.asarray(R.normal(size=N)), jnp.asarray(0.7)
-    streamed = cloud.scaled(jnp.asarray(1.5)).in_blocks()
-    z = (np.asarray(f)[:, None] - 1.5 * _expected(name, x, y)) / 0.7
-    np.testing.assert_allclose(streamed.reduced_block(f, e, y), z.T, atol=1e-11)
-    rows, columns = jnp.arange(4)[:, None], jnp.arange(8).reshape(4, 2)
-    taken = np.take_along_axis(1.5 * _expected(name, x, y)[:4], columns, axis=1)
-    np.testing.assert_allclose(streamed.pair_costs(rows, columns), taken, atol=1e-12)
+    rows, columns = np.arange(4)[:, None], np.arange(8).reshape(4, 2)
+
+    @jax.jit
+    def everything(x, y):
+        streamed = PointCloud(x, y, cost).scaled(jnp.asarray(1.5)).in_blocks()
+        block = streamed.reduced_block(f, e, y)
+        taken = streamed.pair_costs(jnp.asarray(rows), jnp.asarray(columns))
+        slopes = [jax.grad(g, (0, 1))(x, y) for g in (total, naive)]
+        return PointCloud(x, y, cost).dense().cost, slopes, block, taken
+
+    got, slopes, block, taken = everything(x, y)
+    expected = _expected(name, x, y)
+    np.testing.assert_allclose(got, expected, atol=2e-13)
+    for mine, theirs in zip(*slopes, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-12)
+    z = (np.asarray(f)[:, None] - 1.5 * expected) / 0.7
+    np.testing.assert_allclose(block, z.T, atol=1e-11)
+    wanted = np.take_along_axis(1.5 * expected[:4], columns, axis=1)
+    np.testing.assert_allclose(taken, wanted, atol=1e-12)
 
 
 @jax.jit
