@@ -82,7 +82,8 @@ def register(data: tuple[str, ...], static: tuple[str, ...]) -> Callable:
         def flatten(value):
             fields = [(jax.tree_util.GetAttrKey(n), getattr(value, n)) for n in data]
             cost = value.cost
-            if not isinstance(cost, str):
+            # Ours never change, and are exported by what they are.
+            if not isinstance(cost, str) and not getattr(cost, "is_matrix", False):
                 if jax.tree_util.all_leaves([cost]):
                     cost = _Opaque(cost)
                 else:
