@@ -173,7 +173,11 @@ def _attach(data: _Data, u: jax.Array, inner: jax.Array) -> jax.Array:
 def _attach_jvp(primals, tangents):
     data, _, inner = primals
     u = _attach(*primals)
-    return u, _change(data, u, inner, tangents[0])
+    # All parts move, if only by zero: JAX 0.12 cannot transpose an
+    # `optimization_barrier` of which an operand has a tangent of zeros.
+    moved = sum(jnp.sum(x) for x in jax.tree.leaves(tangents[0]))
+    tangent = jax.tree.map(lambda x: x + 0 * moved, tangents[0])
+    return u, _change(data, u, inner, tangent)
 
 
 @jax.jit
