@@ -270,11 +270,13 @@ def mixture_barycentre(
     Cost: `steps` times one transport a mixture and one Gaussian barycentre a component.
     Source: Delon and Desolneux (2020); the alternation of Cuturi and Doucet (2014).
     """
-    if not mixtures:
-        raise ValueError("mixtures must have at least one; got none")
-    coarse = [coarseness(x[0]) for x in (start, *mixtures)]
+    mixtures = [*mixtures]
     given = [_checked(f"mixtures[{k}]", x) for k, x in enumerate(mixtures)]
-    start, *given = _same_totals([_checked("start", start), *given], coarse)
+    if not given:
+        raise ValueError("mixtures must have at least one; got none")
+    checked = [_checked("start", start), *given]
+    coarse = [coarseness(x[0]) for x in (start, *mixtures)]
+    start, *given = _same_totals(checked, coarse)
     dtype = start.means.dtype
     if weights is None:
         shares = jnp.full((len(given),), 1 / len(given), dtype)

@@ -213,11 +213,6 @@ def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
     return masses
 
 
-def _all_exact(rho: Any) -> Any:
-    """Whether all marginals of a side must be met exactly; traced if rho is."""
-    return True if rho is None else jnp.all(jnp.isinf(as_float("rho", rho)))
-
-
 def same_totals(a: jax.Array, b: jax.Array, coarse: tuple[float, float]):
     """Masses with one total, if they differ by what a dtype below 32 bits rounds.
 
@@ -315,13 +310,18 @@ def make_problem(
         masses_a = _uniform(n, like)
     masses_a = masses_a.astype(dtype)
     masses_b = _uniform(m, masses_a) if masses_b is None else masses_b.astype(dtype)
+    rhos = (
+        _as_rho("rho_a", rho_a, "n", n, dtype),
+        _as_rho("rho_b", rho_b, "m", m, dtype),
+    )
     if max(coarse) > 0:
+        # Where a marginal is penalised, the totals may differ.
+        exact = [jnp.all(jnp.isinf(rho)) for rho in rhos if rho is not None]
         equal = same_totals(masses_a, masses_b, coarse)
-        met = _all_exact(rho_a) & _all_exact(rho_b)
-        masses_a, masses_b = (
-            y if met is True else jnp.where(met, y, x)
-            for x, y in zip((masses_a, masses_b), equal, strict=True)
-        )
+        for met in exact:
+            given = masses_a, masses_b
+            equal = [jnp.where(met, y, x) for x, y in zip(given, equal, strict=True)]
+        masses_a, masses_b = equal
     check_arrays(geometry, masses_a, masses_b)  # before anything is derived of them
     if scale_cost is not None:
         scale = statistic(scale_cost, geometry, masses_a, masses_b)
@@ -339,10 +339,6 @@ def make_problem(
     unit = unit.astype(dtype)
     if relative_to is not None:
         unit = unit * statistic(relative_to, geometry, masses_a, masses_b)
-    rhos = (
-        _as_rho("rho_a", rho_a, "n", n, dtype),
-        _as_rho("rho_b", rho_b, "m", m, dtype),
-    )
     problem = Problem(geometry, masses_a, masses_b, unit, *rhos)
     check_values(problem)
     return problem

@@ -293,7 +293,6 @@ def checked(
     """
     f, g = reached
     finite = jnp.all(jnp.isfinite(f))
-    known = finite & jnp.all(jnp.isfinite(g))
     asked = last & (settled | (step >= options.max_steps) | ~finite)
     f, g, error = control.cond(
         asked,
@@ -310,7 +309,7 @@ def checked(
     if not problem.balanced:
         # Totals far apart under a huge rho: the dtype cannot hold the potentials to
         # epsilon, and the plan of their rounding overflows.
-        overflown = known & jnp.isinf(error)
+        overflown = finite & jnp.all(jnp.isfinite(reached[1])) & jnp.isinf(error)
         status = jnp.where(overflown, code(Status.STALLED), status)
     status = as_status(jnp.where(asked, status, code(Status.RUNNING)))
     passes = 2 if refit and not problem.balanced else 1
