@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 Function = Callable[..., Any]
@@ -319,6 +320,48 @@ def _explicit(x: Any) -> tuple[tuple[str, ...], ...]:
 def is_divided(x: Any) -> bool:
     """Whether an array is divided along any Explicit axis of a mesh."""
     return any(_explicit(x))
+
+
+def lane_by_lane(function: Function, depth: int, *arrays: jax.Array) -> Any:
+    """Apply a function under `vmap` of the first `depth` axes of all arrays.
+
+    Where the first axis of any is divided along Explicit axes of a mesh, each device
+    runs it on its own lanes, and the results stay divided.
+    """
+    for _ in range(depth):
+        function = jax.vmap(function)
+    if depth == 0:
+        return function(*arrays)
+    mesh, axes = _lanes_divided([True] * len(arrays), arrays)
+    if not axes:
+        return function(*arrays)
+    lanes = PartitionSpec(axes)
+    arrays = tuple(_placed(x, mesh, lanes) for x in arrays)
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=lanes, out_specs=lanes, axis_names=set(axes)
+    )(*arrays)
+
+
+def jit(function: Function, static_argnums: Any = ()) -> Any:
+    """As `jax.jit`, but part of the program around it where JAX cannot batch a program.
+
+    JAX 0.10 to 0.12 raises where lanes along Explicit axes meet a program with results
+    that have no lanes.
+    """
+    compiled = jax.jit(function, static_argnums=static_argnums)
+
+    @functools.wraps(compiled)
+    def call(*arguments: Any) -> Any:
+        inline = any(map(_on_explicit_axes, jax.tree.leaves(arguments)))
+        return (function if inline else compiled)(*arguments)
+
+    return call
+
+
+def _on_explicit_axes(x: Any) -> bool:
+    if not isinstance(x, Tracer):
+        return False
+    return AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
 
 
 def _lanes_divided(batched: Any, arguments: Any) -> tuple[Any, tuple[str, ...]]:

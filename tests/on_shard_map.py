@@ -81,6 +81,33 @@ def streamed(points, scale):
     return jaxsns.solve(cloud, epsilon=0.5, tolerance=1e-10).value
 
 
+def quadratic(costs, scale):
+    x = scale * (costs + costs.T)
+    return jaxsns.solve_quadratic(x, x[:4, :4], epsilon=0.5, tolerance=1e-11).f[0]
+
+
+def penalised(cost, scale):
+    square = lambda plan: jnp.sum(plan**2)
+    found = jaxsns.solve_penalised(scale * cost, square, epsilon=0.1, tolerance=1e-11)
+    return jnp.vdot(found.plan(), cost[::-1])
+
+
+def layers(points, scale):
+    """Layers of a batch: pooling, attention and dustbins."""
+    x, y = points[..., :4, :], scale * points[..., 4:, :]
+    prototypes = jnp.asarray([[0.1, 0.3], [0.7, 0.5], [0.4, 0.9]]) * scale
+    pooled = jaxsns.transport_pooling(x, prototypes, epsilon=0.3)
+    mixed = jaxsns.transport_attention(x, y[..., :3, :], y[..., 1:4, :], epsilon=0.3)
+    scores = jnp.einsum("...nd,...md->...nm", x, y)
+    matched = jaxsns.dustbin_matching(scores, scale, epsilon=0.3)
+    sums = jnp.sum(pooled**2, (-1, -2)) + jnp.sum(mixed**2, (-1, -2))
+    return sums + jnp.sum(matched**2, (-1, -2))
+
+
+def sparse(cost, scale):
+    return jaxsns.solve_sparse(scale * cost, gamma=0.5).transport_cost
+
+
 def option(**options):
     return lambda cost, scale: solve(cost, scale, **options)
 
@@ -98,6 +125,10 @@ FUNCTIONS = {  # name -> function of what a device has and of what all have, siz
     "free": (free_barycentre, (2, 4, 2)),
     "gaussian": (mean_covariance, (2, 2, 2)),
     "streamed": (streamed, (9, 2)),
+    "quadratic": (quadratic, (5, 5)),
+    "penalised": (penalised, (4, 5)),
+    "layers": (layers, (9, 2)),
+    "sparse": (sparse, (4, 5)),
 }
 
 
@@ -149,7 +180,7 @@ def inside(name, lanes):
     same(f"{name} x {lanes}, shared", other, others, 1e-7)
 
 
-def explicit(name):
+def explicit(name, batched=lambda f: jax.vmap(f, (0, None))):
     """A batch on the axes that `make_mesh` gives by default, and stays divided."""
     function, size = FUNCTIONS[name]
     mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Explicit,))
@@ -157,7 +188,7 @@ def explicit(name):
     divided = jax.device_put(data, NamedSharding(mesh, LANES))
 
     def total(data, scale):
-        values = jax.vmap(function, (0, None))(data, scale)
+        values = batched(function)(data, scale)
         return jnp.sum(values), values
 
     run = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
@@ -194,8 +225,9 @@ if __name__ == "__main__":
     checks = {name: lambda name=name: inside(name, 1) for name in FUNCTIONS}
     for name in ("auto", "sort"):
         checks[f"{name} in lanes"] = lambda name=name: inside(name, 2)
-    for name in ("auto", "larger", "divergence", "sort"):
+    for name in ("auto", "larger", "divergence", "layer", "sort", "sparse"):
         checks[f"{name} explicit"] = lambda name=name: explicit(name)
+    checks["layers explicit"] = lambda: explicit("layers", lambda f: f)
     checks["whole batch"] = whole_batch
     checks["nothing varies"] = nothing_varies
     for check in sys.argv[1:] or checks:

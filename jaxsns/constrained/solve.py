@@ -28,6 +28,7 @@ from jaxsns.problem.inputs import as_float, as_positive, make_problem
 from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
 from jaxsns.solver import solve
+from jaxsns.solvers.batched import vmap
 from jaxsns.solvers.loop import as_status, run
 from jaxsns.status import Status, code
 
@@ -155,12 +156,15 @@ def _step(data: _Data, inner: jax.Array, tolerance, max_steps, s: _State) -> _St
     return _State(u, s.u, error, s.step + 1, as_status(status))
 
 
-@jax.jit
 def _iterate(data: _Data, inner: jax.Array, tolerance, max_steps) -> _State:
     zero = jnp.zeros_like(data.lower)
     infinite = jnp.asarray(jnp.inf, zero.dtype)
     start = _State(zero, zero, infinite, jnp.asarray(0, jnp.int32), as_status(0))
     return run(lambda s: _step(data, inner, tolerance, max_steps, s), start)
+
+
+# Under vmap each problem stops when it is done, where problems follow one another.
+_run = jax.jit(vmap.batched(_iterate, None))
 
 
 @jax.custom_jvp
@@ -180,7 +184,7 @@ def _attach_jvp(primals, tangents):
     return u, _change(data, u, inner, tangent)
 
 
-@jax.jit
+@control.jit
 def _change(data: _Data, u: jax.Array, inner: jax.Array, tangent: _Data) -> jax.Array:
     """[K] derivative of the multipliers along a change of the data."""
 
@@ -283,7 +287,7 @@ def solve_constrained(
     known = default if tolerance is None else tolerance
     known = as_positive("tolerance", known, dtype)
     limit = as_positive("max_steps", max_steps, jnp.int32)
-    end = _iterate(*jax.lax.stop_gradient((data, inner, known, limit)))
+    end = _run(*jax.lax.stop_gradient((data, inner, known, limit)))
     u = _attach(data, end.u, inner)
     solution = _solved(data, u, inner)
     fine = solution.converged & (end.status == code(Status.CONVERGED))

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.geometry import Dense
 from jaxsns.problem import arguments
 from jaxsns.problem.inputs import as_float
@@ -84,7 +84,6 @@ def dustbin_matching(
         fine = arguments.usable(solution)
         return arguments.nan_unless(fine, solution.plan()), solution
 
-    for _ in batch:
-        one = jax.vmap(one)
-    plan, solution = one(x, alpha, rows, columns)
+    lanes = x, alpha, rows, columns
+    plan, solution = control.lane_by_lane(one, len(batch), *lanes)
     return (plan, solution) if return_solution else plan

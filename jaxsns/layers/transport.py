@@ -7,13 +7,13 @@ counts, and losses are not reduced.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.geometry.costs import CostFunction
 from jaxsns.losses.divergence import Divergence, sinkhorn_divergence
@@ -50,12 +50,6 @@ def _with_masses(mask: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     mass = mask.astype(x.dtype)
     total = jnp.sum(mass, axis=-1, keepdims=True)
     return jnp.where(mask[..., None], x, 0), mass / jnp.where(total > 0, total, 1)
-
-
-def _lanes(function: Callable, depth: int, *arrays: jax.Array):
-    for _ in range(depth):
-        function = jax.vmap(function)
-    return function(*arrays)
 
 
 def _given(out: jax.Array, solution: Any, depth: int, return_solution: bool):
@@ -117,7 +111,7 @@ def transport_loss(
         sinkhorn_divergence, cost=cost, epsilon=epsilon, rho=rho, **options
     )
     depth = x.ndim - 2
-    divergence = _lanes(one, depth, x, y, a, b)
+    divergence = control.lane_by_lane(one, depth, x, y, a, b)
     names = "predictions", "targets"
     divergence = dataclasses.replace(divergence, names=names)
     return _given(divergence.value, divergence, depth, return_solution)
@@ -173,7 +167,7 @@ def transport_attention(
         return solution.barycentric(v), solution
 
     depth = q.ndim - 2
-    out, solution = _lanes(one, depth, q, k, v, a, b)
+    out, solution = control.lane_by_lane(one, depth, q, k, v, a, b)
     if options.get("early_stop", True):
         return _given(out, solution, depth, return_solution)
     return (out, solution) if return_solution else out
@@ -234,5 +228,5 @@ def transport_pooling(
         return solution.barycentric(x, axis=0), solution
 
     depth = x.ndim - 2
-    out, solution = _lanes(one, depth, x, a)
+    out, solution = control.lane_by_lane(one, depth, x, a)
     return _given(out, solution, depth, return_solution)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.geometry import CostLike, PointCloud
 from jaxsns.low_rank import clustering
 from jaxsns.low_rank.clustering import Pairs
@@ -22,6 +23,7 @@ from jaxsns.problem.inputs import make_problem
 from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
 from jaxsns.solver import solve
+from jaxsns.solvers.batched import vmap
 from jaxsns.status import Status, code
 
 EPSILON = 0.01  # of the standard deviation of the costs: of the plan of full rank [D64]
@@ -59,7 +61,7 @@ def _cost(left: jax.Array, right: jax.Array | None, factors: Factors) -> jax.Arr
     return jnp.sum(matmul(left.T, q) * _times(right, r) * inverse(g)[None, :])
 
 
-@jax.jit
+@control.jit
 def _value(geometry: Any, factors: Factors) -> jax.Array:
     return _cost(*_cost_factors(geometry), factors)
 
@@ -152,8 +154,16 @@ def _finite(problem: Problem) -> jax.Array:
     )
 
 
-@functools.partial(jax.jit, static_argnums=2)
 def _factors(geometry: Any, full: Solution, rank: int, key: jax.Array) -> Factors:
+    return _factoring(rank)(geometry, full, key)
+
+
+@functools.cache
+def _factoring(rank: int):
+    return jax.jit(vmap.batched(functools.partial(_factor, rank), None))
+
+
+def _factor(rank: int, geometry: Any, full: Solution, key: jax.Array) -> Factors:
     left, right = _cost_factors(geometry)
     a = full.problem.a
     sent = full.plan() if right is None else full.apply(right)

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.scipy.sparse.linalg import gmres
 
 from jaxsns import control
 from jaxsns.implicit import potentials as implicit
+from jaxsns.linear.gmres import gmres
 from jaxsns.numerics import machine_epsilon
 from jaxsns.outer.form import Form, Terms
 from jaxsns.outer.iteration import State
@@ -29,23 +29,14 @@ RESTART = 30  # directions that are kept, each of the size of what is carried [D
 RESTARTS = 10
 
 
-def _gmres(product: Any, rhs: jax.Array) -> jax.Array:
+def _solve(product: Any, rhs: jax.Array) -> jax.Array:
     """Solve for a flat rhs; NaN where it fails."""
     unit = machine_epsilon(rhs.dtype)
     scale = jnp.max(jnp.abs(rhs))
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
     b = rhs / scale
     restart = min(RESTART, rhs.shape[0])
-    x, _ = gmres(
-        product,
-        b,
-        tol=unit**0.7,
-        atol=0.0,
-        restart=restart,
-        maxiter=RESTARTS,
-        solve_method="incremental",
-    )
-    left = jnp.linalg.norm(b - product(x))
+    x, left = gmres(product, b, tolerance=unit**0.7, restart=restart, restarts=RESTARTS)
     return jnp.where(left <= unit**0.5 * jnp.linalg.norm(b), x, jnp.nan) * scale
 
 
@@ -81,8 +72,8 @@ def _attach_jvp(form, primals, tangents):
     moved = control.custom_linear_solve(
         lambda v: v - along(v),
         direct,
-        lambda product, b: _gmres(product, b),
-        transpose_solve=lambda product, b: _gmres(product, b),
+        _solve,
+        transpose_solve=_solve,
     )
     return carried, unravel(moved)
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from jaxsns import control
 from jaxsns.geometry import CostLike, Dense, Grid, PointCloud
 from jaxsns.outer import derivative
 from jaxsns.outer.iteration import State, as_options
@@ -145,7 +146,7 @@ def _validity(terms: Terms, good: jax.Array) -> jax.Array:
     return loop.as_status(jnp.where(good, code(Status.RUNNING), bad))
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(control.jit, static_argnums=3)
 def _attached(
     terms: Terms, end: State, tolerance: jax.Array, method: str
 ) -> QuadraticSolution:
