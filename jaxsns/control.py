@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 Function = Callable[..., Any]
@@ -322,46 +321,46 @@ def is_divided(x: Any) -> bool:
     return any(_explicit(x))
 
 
-def lane_by_lane(function: Function, depth: int, *arrays: jax.Array) -> Any:
+def vmapped(function: Function, depth: int, *arrays: jax.Array) -> Any:
     """Apply a function under `vmap` of the first `depth` axes of all arrays.
 
-    Where the first axis of any is divided along Explicit axes of a mesh, each device
-    runs it on its own lanes, and the results stay divided.
+    Where one of these axes of any array is divided along Explicit axes of a mesh, each
+    device takes its own part of the batch, and the results stay divided.
     """
     for _ in range(depth):
         function = jax.vmap(function)
-    if depth == 0:
+    divided = next((x for x in arrays if any(_explicit(x)[:depth])), None)
+    if divided is None:
         return function(*arrays)
-    mesh, axes = _lanes_divided([True] * len(arrays), arrays)
-    if not axes:
-        return function(*arrays)
-    lanes = PartitionSpec(axes)
-    arrays = tuple(_placed(x, mesh, lanes) for x in arrays)
+    mesh, axes = jax.typeof(divided).sharding.mesh, _explicit(divided)[:depth]
+    parts = PartitionSpec(*(names or None for names in axes))
+    arrays = tuple(_placed(x, mesh, parts) for x in arrays)
+    every = {name for names in axes for name in names}
     return jax.shard_map(
-        function, mesh=mesh, in_specs=lanes, out_specs=lanes, axis_names=set(axes)
+        function, mesh=mesh, in_specs=parts, out_specs=parts, axis_names=every
     )(*arrays)
 
 
-def jit(function: Function, static_argnums: Any = ()) -> Any:
-    """As `jax.jit`, but part of the program around it where JAX cannot batch a program.
+def refuse_divided_lanes(what: str, tree: Any) -> None:
+    """Raise a TypeError under `vmap` of lanes that are divided along Explicit axes.
 
-    JAX 0.10 to 0.12 raises where lanes along Explicit axes meet a program with results
-    that have no lanes.
+    JAX would raise all the same, from its inside. what: what cannot be batched so.
     """
-    compiled = jax.jit(function, static_argnums=static_argnums)
 
-    @functools.wraps(compiled)
-    def call(*arguments: Any) -> Any:
-        inline = any(map(_on_explicit_axes, jax.tree.leaves(arguments)))
-        return (function if inline else compiled)(*arguments)
+    @jax.custom_batching.custom_vmap
+    def looked_at(*leaves: Any) -> Any:
+        return leaves
 
-    return call
+    @looked_at.def_vmap
+    def _(size: int, batched: Any, *leaves: Any) -> Any:
+        if _lanes_divided(batched, leaves)[1]:
+            raise TypeError(
+                f"{what} cannot be batched by jax.vmap along Explicit axes of a mesh; "
+                "use a mesh with Auto axes, or jax.shard_map"
+            )
+        return looked_at(*leaves), tuple(batched)
 
-
-def _on_explicit_axes(x: Any) -> bool:
-    if not isinstance(x, Tracer):
-        return False
-    return AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
+    looked_at(*jax.lax.stop_gradient(jax.tree.leaves(tree)))
 
 
 def _lanes_divided(batched: Any, arguments: Any) -> tuple[Any, tuple[str, ...]]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxsns import control, hints
+from jaxsns import hints
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import machine_epsilon
 from jaxsns.problem import arguments, dual, gauge, marginal
@@ -91,7 +91,7 @@ def _barycentric(axis: int, problem: Problem, f: jax.Array, g: jax.Array, v: jax
     return means.reshape(mass.shape[:1] + v.shape[1:])
 
 
-@functools.partial(control.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _lanes(function: Callable, depth: int, *args):
     for _ in range(depth):
         function = jax.vmap(function)

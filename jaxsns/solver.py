@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxsns import control, hints
+from jaxsns import hints
 from jaxsns.geometry import CostLike, Grid, PointCloud
 from jaxsns.implicit import potentials as implicit
 from jaxsns.numerics import default_tolerance
@@ -72,7 +72,7 @@ def _recording(history: bool, progress: Any) -> RecordingOptions | None:
 
 # Compiled, since one by one these operations and the many of the derivative took longer
 # to compile for a new shape than all together [D36].
-@control.jit
+@jax.jit
 def _attached(problem: Problem, f: jax.Array, g: jax.Array, options: Any):
     """Potentials with the derivative of the solution, and the tolerance used."""
     floor = dual.rounding_error(problem, f, g, options.rounding_share)

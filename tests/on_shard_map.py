@@ -93,19 +93,31 @@ def penalised(cost, scale):
 
 
 def layers(points, scale):
-    """Layers of a batch: pooling, attention and dustbins."""
+    """Layers of a batch, with a mask and an epsilon that all devices have."""
     x, y = points[..., :4, :], scale * points[..., 4:, :]
     prototypes = jnp.asarray([[0.1, 0.3], [0.7, 0.5], [0.4, 0.9]]) * scale
     pooled = jaxsns.transport_pooling(x, prototypes, epsilon=0.3)
     mixed = jaxsns.transport_attention(x, y[..., :3, :], y[..., 1:4, :], epsilon=0.3)
     scores = jnp.einsum("...nd,...md->...nm", x, y)
     matched = jaxsns.dustbin_matching(scores, scale, epsilon=0.3)
-    sums = jnp.sum(pooled**2, (-1, -2)) + jnp.sum(mixed**2, (-1, -2))
+    seen = jnp.asarray([True, True, True, False, True])
+    where = jnp.broadcast_to(seen, y.shape[:-1])
+    loss = jaxsns.transport_loss(x, y, where_targets=where, epsilon=0.3 * scale)
+    sums = loss + jnp.sum(pooled**2, (-1, -2)) + jnp.sum(mixed**2, (-1, -2))
     return sums + jnp.sum(matched**2, (-1, -2))
 
 
 def sparse(cost, scale):
     return jaxsns.solve_sparse(scale * cost, gamma=0.5).transport_cost
+
+
+def low_rank(cost, scale):
+    return jaxsns.solve_low_rank(scale * cost, rank=2, epsilon=0.1).value
+
+
+def constrained(cost, scale):
+    bounds = [(jnp.eye(4, 5), 0.3, 0.5)]
+    return jaxsns.solve_constrained(scale * cost, bounds, epsilon=0.1).value
 
 
 def option(**options):
@@ -129,6 +141,8 @@ FUNCTIONS = {  # name -> function of what a device has and of what all have, siz
     "penalised": (penalised, (4, 5)),
     "layers": (layers, (9, 2)),
     "sparse": (sparse, (4, 5)),
+    "low rank": (low_rank, (4, 5)),
+    "constrained": (constrained, (4, 5)),
 }
 
 
@@ -209,6 +223,41 @@ def whole_batch():
         jaxsns.soft_sort(divided)
 
 
+def second_axis():
+    """A batch of two axes of which the second is divided."""
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Explicit,))
+    data = jnp.asarray(RANDOM.random((2, 4, 9, 2)))
+    spec = PartitionSpec(None, "d")
+    divided = jax.device_put(data, NamedSharding(mesh, spec))
+    found = jax.jit(layers)(divided, jnp.asarray(1.1))
+    assert found.sharding.spec == spec
+    wanted = jax.jit(layers)(data, jnp.asarray(1.1))
+    same("second axis", found, wanted, 1e-9)
+
+
+def constrained_value():
+    """The value of a batch on Explicit axes; derivatives are refused by name."""
+    function, size = FUNCTIONS["constrained"]
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Explicit,))
+    data = jnp.asarray(RANDOM.random((8, *size)))
+    divided = jax.device_put(data, NamedSharding(mesh, LANES))
+    lanes = lambda data: jax.vmap(function, (0, None))(data, 1.1)
+    same("constrained, explicit", jax.jit(lanes)(divided), jax.jit(lanes)(data), 1e-9)
+    with pytest.raises(TypeError, match="derivatives of .* along Explicit axes"):
+        jax.jit(jax.grad(lambda data: jnp.sum(lanes(data))))(divided)
+
+
+def refused(name):
+    """What cannot run on such a batch says so, compiled or not."""
+    function, size = FUNCTIONS[name]
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Explicit,))
+    data = jax.device_put(jnp.ones((8, *size)), NamedSharding(mesh, LANES))
+    lanes = lambda data: jax.vmap(function, (0, None))(data, 1.1)
+    for run in (lanes, jax.jit(lanes)):
+        with pytest.raises(TypeError, match=f"solve_{name} cannot be batched"):
+            run(data)
+
+
 def nothing_varies():
     """What all devices have alike gives what is known to be alike."""
     cost = jnp.asarray(RANDOM.random((6, 7)))
@@ -225,9 +274,13 @@ if __name__ == "__main__":
     checks = {name: lambda name=name: inside(name, 1) for name in FUNCTIONS}
     for name in ("auto", "sort"):
         checks[f"{name} in lanes"] = lambda name=name: inside(name, 2)
-    for name in ("auto", "larger", "divergence", "layer", "sort", "sparse"):
+    for name in ("auto", "larger", "divergence", "layer", "sort", "sparse", "low rank"):
         checks[f"{name} explicit"] = lambda name=name: explicit(name)
     checks["layers explicit"] = lambda: explicit("layers", lambda f: f)
+    for name in ("quadratic", "penalised"):
+        checks[f"{name} explicit"] = lambda name=name: refused(name)
+    checks["constrained explicit"] = constrained_value
+    checks["second axis"] = second_axis
     checks["whole batch"] = whole_batch
     checks["nothing varies"] = nothing_varies
     for check in sys.argv[1:] or checks:

@@ -10,6 +10,7 @@ from jaxsns.hessian import schur as schur
 from jaxsns.implicit import potentials as implicit
 from jaxsns.linear import cholesky, ell, lapack
 from jaxsns.linear.conjugate_gradient import conjugate_gradient
+from jaxsns.linear.gmres import gmres
 
 R = np.random.default_rng(0)
 
@@ -209,3 +210,58 @@ def test_batched_factorisations_at_once_do_not_stand_still():
     for x, a in zip(jax.jit(run)(jnp.asarray(matrices)), matrices, strict=True):
         expected = np.linalg.solve(a, np.ones((64, 60, 1)))[..., 0]
         np.testing.assert_allclose(x, expected, rtol=1e-10)
+
+
+def _solved(matrix, rhs, tolerance=1e-12, restart=10, restarts=1):
+    run = lambda a, b: gmres(
+        lambda v: a @ v, b, tolerance=tolerance, restart=restart, restarts=restarts
+    )
+    return jax.jit(run)(jnp.asarray(matrix), jnp.asarray(rhs))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_gmres_has_the_least_residual_of_its_directions(steps):
+    r = np.random.default_rng(0)
+    matrix, rhs = r.normal(size=(20, 20)), r.normal(size=20)
+    powers = [rhs]
+    for _ in range(steps - 1):
+        powers.append(matrix @ powers[-1])
+    basis = np.linalg.qr(np.stack(powers, axis=1))[0]
+    weights = np.linalg.lstsq(matrix @ basis, rhs, rcond=None)[0]
+    x, left = _solved(matrix, rhs, restart=steps)
+    np.testing.assert_allclose(x, basis @ weights, atol=1e-11)
+    np.testing.assert_allclose(left, np.linalg.norm(rhs - matrix @ x), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)]
+)
+def test_gmres_with_restarts_alone_and_in_lanes(dtype, tolerance):
+    r = np.random.default_rng(1)
+    size = np.asarray([0.0, 0.1, 0.5])[:, None, None]
+    matrices = np.eye(30) + size * r.normal(size=(3, 30, 30)) / 30**0.5
+    sides = r.normal(size=(3, 30))
+    wanted = np.linalg.solve(matrices, sides[..., None])[..., 0]
+    run = lambda a, b: _solved(a, b, tolerance, restart=7, restarts=20)
+    data = jnp.asarray(matrices, dtype), jnp.asarray(sides, dtype)
+    x, left = jax.vmap(run)(*data)
+    assert x.dtype == dtype
+    assert np.all(left <= tolerance * np.linalg.norm(sides, axis=1).astype(dtype))
+    np.testing.assert_allclose(x, wanted, atol=20 * tolerance)
+    for k in range(3):
+        np.testing.assert_allclose(run(*(v[k] for v in data))[0], x[k], atol=tolerance)
+
+
+def test_gmres_of_singular_and_of_small_systems():
+    r = np.random.default_rng(2)
+    centre = np.eye(6) - 1 / 6
+    rhs = centre @ r.normal(size=6)
+    x, left = _solved(centre, rhs, restart=6)
+    np.testing.assert_allclose(centre @ x, rhs, atol=1e-14)
+    # A right side that no x has: what is left is no less than what cannot be reached.
+    assert not _solved(centre, rhs + 1, restart=6, restarts=3)[1] < 6**0.5
+    x, left = _solved(np.full((1, 1), 2.0), np.ones(1), restart=1)
+    np.testing.assert_allclose(x, 0.5)
+    x, left = _solved(centre, np.zeros(6), restart=6)
+    assert float(left) == 0
+    assert not np.any(x)

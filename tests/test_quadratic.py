@@ -17,7 +17,7 @@ from jaxsns.quadratic import (
     solve_quadratic,
     space_barycentre,
 )
-from jaxsns.quadratic.iterate import compiled
+from jaxsns.quadratic.iterate import iterate
 
 N, M = 6, 5
 EPSILON, ALPHA = 0.3, 0.6
@@ -123,7 +123,7 @@ def test_an_unfinished_solve_says_so_and_changes_no_program():
         solution = solve_data(DATA, max_steps=steps, tolerance=tolerance)
         assert int(solution.status) == Status.MAX_STEPS
         assert int(solution.steps) == steps
-        size = compiled("auto").__wrapped__._cache_size()
+        size = iterate._cache_size()
         assert before is None or size == before
         before = size
     with pytest.raises(RuntimeError, match="1 of 1"):

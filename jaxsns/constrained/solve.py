@@ -177,6 +177,7 @@ def _attach(data: _Data, u: jax.Array, inner: jax.Array) -> jax.Array:
 def _attach_jvp(primals, tangents):
     data, _, inner = primals
     u = _attach(*primals)
+    control.refuse_divided_lanes("derivatives of solve_constrained", primals)
     # All parts move, if only by zero: JAX 0.12 cannot transpose an
     # `optimization_barrier` of which an operand has a tangent of zeros.
     moved = sum(jnp.sum(x) for x in jax.tree.leaves(tangents[0]))
@@ -184,7 +185,7 @@ def _attach_jvp(primals, tangents):
     return u, _change(data, u, inner, tangent)
 
 
-@control.jit
+@jax.jit
 def _change(data: _Data, u: jax.Array, inner: jax.Array, tangent: _Data) -> jax.Array:
     """[K] derivative of the multipliers along a change of the data."""
 

@@ -85,5 +85,5 @@ def dustbin_matching(
         return arguments.nan_unless(fine, solution.plan()), solution
 
     lanes = x, alpha, rows, columns
-    plan, solution = control.lane_by_lane(one, len(batch), *lanes)
+    plan, solution = control.vmapped(one, len(batch), *lanes)
     return (plan, solution) if return_solution else plan

@@ -111,7 +111,7 @@ def transport_loss(
         sinkhorn_divergence, cost=cost, epsilon=epsilon, rho=rho, **options
     )
     depth = x.ndim - 2
-    divergence = control.lane_by_lane(one, depth, x, y, a, b)
+    divergence = control.vmapped(one, depth, x, y, a, b)
     names = "predictions", "targets"
     divergence = dataclasses.replace(divergence, names=names)
     return _given(divergence.value, divergence, depth, return_solution)
@@ -167,7 +167,7 @@ def transport_attention(
         return solution.barycentric(v), solution
 
     depth = q.ndim - 2
-    out, solution = control.lane_by_lane(one, depth, q, k, v, a, b)
+    out, solution = control.vmapped(one, depth, q, k, v, a, b)
     if options.get("early_stop", True):
         return _given(out, solution, depth, return_solution)
     return (out, solution) if return_solution else out
@@ -228,5 +228,5 @@ def transport_pooling(
         return solution.barycentric(x, axis=0), solution
 
     depth = x.ndim - 2
-    out, solution = control.lane_by_lane(one, depth, x, a)
+    out, solution = control.vmapped(one, depth, x, a)
     return _given(out, solution, depth, return_solution)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import control
+from jaxsns.numerics import matmul, vdot
 
 Product = Callable[[jax.Array], jax.Array]
 
@@ -21,8 +22,8 @@ def gmres(
 ) -> tuple[jax.Array, jax.Array]:
     """([n] x with product(x) = b, [] Euclidean norm of what is left of b).
 
-    b: [n]. tolerance: of the residual, relative to b in the Euclidean norm; x is the
-    best that was found where it is not reached. restart: directions of a cycle, at most
+    b: [n]. tolerance: of the residual, relative to b in the Euclidean norm;
+    where it is not reached, what is left tells. restart: directions of a cycle, at most
     n. restarts: the most cycles. Costs a product a direction and one more a cycle, and
     keeps restart + 1 vectors of length n.
     """
@@ -62,12 +63,12 @@ def _correction(
         basis, hessenberg, null, count = state
         new = product(basis[count])
         # Twice, since rounding of the first time leaves what is not orthogonal.
-        first = jnp.matmul(basis, new, precision="highest")
-        new = new - jnp.matmul(first, basis, precision="highest")
-        second = jnp.matmul(basis, new, precision="highest")
-        new = new - jnp.matmul(second, basis, precision="highest")
+        first = matmul(basis, new)
+        new = new - matmul(first, basis)
+        second = matmul(basis, new)
+        new = new - matmul(second, basis)
         column, length = first + second, jnp.linalg.norm(new)
-        entry = -jnp.vdot(null, column, precision="highest") / length
+        entry = -vdot(null, column) / length
         return (
             basis.at[count + 1].set(_over(new, length)),
             hessenberg.at[:, count].set(column.at[count + 1].set(length)),
@@ -79,7 +80,7 @@ def _correction(
     basis, hessenberg, _, _ = control.while_loop(unfinished, direction, start)
     q, r = jnp.linalg.qr(hessenberg)
     weights = jax.scipy.linalg.solve_triangular(r, size * q[0])
-    return jnp.matmul(weights, basis[:-1], precision="highest")
+    return matmul(weights, basis[:-1])
 
 
 def _over(vector: jax.Array, length: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxsns import control, hints
+from jaxsns import hints
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.geometry.costs import CostFunction
 from jaxsns.numerics import forbidden_cost, machine_epsilon, safe_log
@@ -253,7 +253,7 @@ def _value_jvp(primals, tangents):
     return _value(*primals), slope
 
 
-@control.jit
+@jax.jit
 def _with_offsets(value: jax.Array, problem: Problem, offsets: Offsets) -> jax.Array:
     """[] value with what the costs between the clouds lost; 0 for rounding below 0."""
     value = value + offsets.value(problem.a, problem.b)
@@ -263,7 +263,7 @@ def _with_offsets(value: jax.Array, problem: Problem, offsets: Offsets) -> jax.A
     return value - jax.lax.stop_gradient(below)
 
 
-@control.jit
+@jax.jit
 def _cause(epsilon: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
     """[] status: NONFINITE where costs that are not finite made epsilon NaN."""
     spoilt = jnp.isnan(epsilon) & (other == code(Status.NONFINITE))
@@ -277,7 +277,7 @@ def _with_cause(part: Solution, ab: Solution) -> Solution:
 
 
 # Compiled, since one by one its operations take longer to compile for a new shape.
-_compiled_value = control.jit(_value)
+_compiled_value = jax.jit(_value)
 
 
 @hints.answered

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import control
 from jaxsns.geometry import CostLike, PointCloud
 from jaxsns.low_rank import clustering
 from jaxsns.low_rank.clustering import Pairs
@@ -61,7 +60,7 @@ def _cost(left: jax.Array, right: jax.Array | None, factors: Factors) -> jax.Arr
     return jnp.sum(matmul(left.T, q) * _times(right, r) * inverse(g)[None, :])
 
 
-@control.jit
+@jax.jit
 def _value(geometry: Any, factors: Factors) -> jax.Array:
     return _cost(*_cost_factors(geometry), factors)
 

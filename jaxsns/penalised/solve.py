@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import hints
+from jaxsns import control, hints
 from jaxsns.geometry import CostLike
 from jaxsns.geometry.learnable import of_plan
 from jaxsns.outer import derivative, iteration
@@ -124,6 +124,7 @@ def solve_penalised(
     function = of_plan("penalty", penalty, problem.shape, dtype)
     terms = Terms(problem, function)
     options = as_options(dtype, tolerance, inner_tolerance, max_steps, EXACT)
+    control.refuse_divided_lanes("solve_penalised", terms)
     given = jax.lax.stop_gradient((terms, options))
     end = _iterated(*given, method)
     name = registry.find(method)[0]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +13,6 @@ from jaxsns.outer.iteration import Options, State
 from jaxsns.quadratic import forms
 from jaxsns.quadratic.terms import Terms
 from jaxsns.recording.counts import Counts, no_counts
-from jaxsns.solvers.batched import vmap
-from jaxsns.solvers.options import Options as Method
 
 
 class Begin(NamedTuple):
@@ -50,24 +47,9 @@ def _annealed(
     return control.scan(level, begin, epsilons)[0]
 
 
-def iterate(
-    terms: Terms, starts, anneal, options: Options, valid, method: str | Method
-) -> State:
-    """Where the best of some starts ends; NaN if there is no answer.
-
-    Under `vmap` problems follow one another on a CPU, each until it is done.
-    """
-    return compiled(method)(terms, starts, anneal, options, valid)
-
-
-@functools.cache
-def compiled(method: str | Method) -> Callable[..., State]:
-    """The program of a method, made once."""
-    run = functools.partial(_iterate, method)
-    return control.jit(vmap.batched(run, None))
-
-
-def _iterate(method, terms: Terms, starts, anneal, options: Options, valid) -> State:
+@functools.partial(jax.jit, static_argnums=5)
+def iterate(terms: Terms, starts, anneal, options: Options, valid, method) -> State:
+    """Where the best of some starts ends; NaN if there is no answer."""
     rows, columns = forms.sizes(terms)
     dtype = terms.masses.dtype
     zero = jnp.zeros((rows,), dtype), jnp.zeros((columns,), dtype)

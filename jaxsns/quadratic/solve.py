@@ -146,7 +146,7 @@ def _validity(terms: Terms, good: jax.Array) -> jax.Array:
     return loop.as_status(jnp.where(good, code(Status.RUNNING), bad))
 
 
-@functools.partial(control.jit, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=3)
 def _attached(
     terms: Terms, end: State, tolerance: jax.Array, method: str
 ) -> QuadraticSolution:
@@ -267,6 +267,7 @@ def solve_quadratic(
         share=share,
         loss=loss,
     )
+    control.refuse_divided_lanes("solve_quadratic", terms)
     dtype = terms.masses.dtype
     options = as_options(dtype, tolerance, inner_tolerance, max_steps)
     valid = _validity(terms, good)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxsns import control
 from jaxsns.numerics import matmul
 from jaxsns.problem import arguments
 from jaxsns.problem.checks import is_traced
@@ -51,7 +50,7 @@ def _of_plan(terms: Terms, plan: jax.Array) -> Any:
     return matmul(x.basis.T, matmul(plan, y.basis))
 
 
-@control.jit
+@jax.jit
 def monotone(terms: Terms, first: jax.Array, second: jax.Array) -> Any:
     """What the coupling carries that sends points in the order of numbers [n], [m]."""
     rows, columns = _masses(terms)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import control, hints
+from jaxsns import hints
 from jaxsns.geometry import CostLike, Dense
 from jaxsns.numerics import default_tolerance
 from jaxsns.problem import arguments, gauge
@@ -59,7 +59,7 @@ def _iterate(problem: Problem, init, options: newton.Options, given: jax.Array):
 _run = jax.jit(vmap.batched(_iterate, None))
 
 
-@control.jit
+@jax.jit
 def _attached(problem: Problem, f: jax.Array, g: jax.Array):
     return gauge.with_gauge(problem, *derivative.attach(problem, f, g))
 
