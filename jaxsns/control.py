@@ -305,6 +305,12 @@ def _of_arguments(function: Function) -> Function:
     return call
 
 
+def alike(*trees: Any) -> Any:
+    """Let all leaves of all trees vary over what any leaf varies over."""
+    found = _varying(trees)
+    return _vary(trees, tuple(axis for axis in _manual() if axis in found))
+
+
 def _explicit(x: Any) -> tuple[tuple[str, ...], ...]:
     """Explicit axes of the mesh along which each axis of an array is divided."""
     sharding = jax.typeof(x).sharding

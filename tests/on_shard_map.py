@@ -235,18 +235,6 @@ def second_axis():
     same("second axis", found, wanted, 1e-9)
 
 
-def constrained_value():
-    """The value of a batch on Explicit axes; derivatives are refused by name."""
-    function, size = FUNCTIONS["constrained"]
-    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Explicit,))
-    data = jnp.asarray(RANDOM.random((8, *size)))
-    divided = jax.device_put(data, NamedSharding(mesh, LANES))
-    lanes = lambda data: jax.vmap(function, (0, None))(data, 1.1)
-    same("constrained, explicit", jax.jit(lanes)(divided), jax.jit(lanes)(data), 1e-9)
-    with pytest.raises(TypeError, match="derivatives of .* along Explicit axes"):
-        jax.jit(jax.grad(lambda data: jnp.sum(lanes(data))))(divided)
-
-
 def refused(name):
     """What cannot run on such a batch says so, compiled or not."""
     function, size = FUNCTIONS[name]
@@ -277,9 +265,8 @@ if __name__ == "__main__":
     for name in ("auto", "larger", "divergence", "layer", "sort", "sparse", "low rank"):
         checks[f"{name} explicit"] = lambda name=name: explicit(name)
     checks["layers explicit"] = lambda: explicit("layers", lambda f: f)
-    for name in ("quadratic", "penalised"):
+    for name in ("quadratic", "penalised", "constrained"):
         checks[f"{name} explicit"] = lambda name=name: refused(name)
-    checks["constrained explicit"] = constrained_value
     checks["second axis"] = second_axis
     checks["whole batch"] = whole_batch
     checks["nothing varies"] = nothing_varies

@@ -265,3 +265,23 @@ def test_gmres_of_singular_and_of_small_systems():
     x, left = _solved(centre, np.zeros(6), restart=6)
     assert float(left) == 0
     assert not np.any(x)
+
+
+@pytest.mark.parametrize("steps", [2, 4, 6])
+def test_gmres_stops_at_the_first_direction_that_is_enough(steps):
+    r = np.random.default_rng(3)
+    matrix, rhs = np.eye(20) + 0.3 * r.normal(size=(20, 20)), r.normal(size=20)
+    found = [_solved(matrix, rhs, restart=k) for k in (steps - 1, steps)]
+    before, after = (float(left) / np.linalg.norm(rhs) for _, left in found)
+    assert after < 0.95 * before
+    x, left = _solved(matrix, rhs, tolerance=(before * after) ** 0.5)
+    np.testing.assert_allclose(x, found[1][0], atol=1e-13)
+
+
+def test_gmres_of_a_matrix_near_singular():
+    # Without the second orthogonalisation what is left is 4e-9 of the right side.
+    r = np.random.default_rng(0)
+    left, right = (np.linalg.qr(r.normal(size=(30, 30)))[0] for _ in range(2))
+    matrix = left * np.logspace(0, -8, 30) @ right
+    rhs = matrix @ r.normal(size=30)
+    assert _solved(matrix, rhs, 1e-14, 30)[1] < 1e-14 * np.linalg.norm(rhs)

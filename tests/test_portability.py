@@ -24,7 +24,6 @@ PUBLIC_JAX = {
     "jax.core",  # Tracer
     "jax.extend.core",
     "jax.flatten_util",
-    "jax.scipy.sparse.linalg",  # gmres
     "jax.experimental.checkify",
     "jax.experimental.pallas",
     "jax.experimental.pallas.triton",  # CompilerParams

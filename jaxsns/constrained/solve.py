@@ -28,7 +28,6 @@ from jaxsns.problem.inputs import as_float, as_positive, make_problem
 from jaxsns.problem.problem import Problem
 from jaxsns.solution import Solution
 from jaxsns.solver import solve
-from jaxsns.solvers.batched import vmap
 from jaxsns.solvers.loop import as_status, run
 from jaxsns.status import Status, code
 
@@ -156,15 +155,12 @@ def _step(data: _Data, inner: jax.Array, tolerance, max_steps, s: _State) -> _St
     return _State(u, s.u, error, s.step + 1, as_status(status))
 
 
+@jax.jit
 def _iterate(data: _Data, inner: jax.Array, tolerance, max_steps) -> _State:
     zero = jnp.zeros_like(data.lower)
     infinite = jnp.asarray(jnp.inf, zero.dtype)
     start = _State(zero, zero, infinite, jnp.asarray(0, jnp.int32), as_status(0))
     return run(lambda s: _step(data, inner, tolerance, max_steps, s), start)
-
-
-# Under vmap each problem stops when it is done, where problems follow one another.
-_run = jax.jit(vmap.batched(_iterate, None))
 
 
 @jax.custom_jvp
@@ -177,12 +173,11 @@ def _attach(data: _Data, u: jax.Array, inner: jax.Array) -> jax.Array:
 def _attach_jvp(primals, tangents):
     data, _, inner = primals
     u = _attach(*primals)
-    control.refuse_divided_lanes("derivatives of solve_constrained", primals)
     # All parts move, if only by zero: JAX 0.12 cannot transpose an
     # `optimization_barrier` of which an operand has a tangent of zeros.
     moved = sum(jnp.sum(x) for x in jax.tree.leaves(tangents[0]))
     tangent = jax.tree.map(lambda x: x + 0 * moved, tangents[0])
-    return u, _change(data, u, inner, tangent)
+    return u, _change(*control.alike(data, u, inner, tangent))
 
 
 @jax.jit
@@ -195,7 +190,7 @@ def _change(data: _Data, u: jax.Array, inner: jax.Array, tangent: _Data) -> jax.
     # Of the data and of the multipliers at once: one solve is compiled, not two.
     m, along = jax.linearize(moments, data, u)
     still = jax.tree.map(jnp.zeros_like, tangent)
-    slopes = jax.vmap(lambda du: along(still, du))(jnp.eye(u.shape[0], dtype=u.dtype))
+    slopes = jax.vmap(lambda du: along(still, du))(jnp.diag(jnp.ones_like(u)))
     slopes = (slopes + slopes.T) / 2
     active, _ = _active(data, u, m, slopes)
     bound = jnp.where(u > 0, tangent.upper, tangent.lower)
@@ -288,7 +283,8 @@ def solve_constrained(
     known = default if tolerance is None else tolerance
     known = as_positive("tolerance", known, dtype)
     limit = as_positive("max_steps", max_steps, jnp.int32)
-    end = _run(*jax.lax.stop_gradient((data, inner, known, limit)))
+    control.refuse_divided_lanes("solve_constrained", data)
+    end = _iterate(*jax.lax.stop_gradient((data, inner, known, limit)))
     u = _attach(data, end.u, inner)
     solution = _solved(data, u, inner)
     fine = solution.converged & (end.status == code(Status.CONVERGED))

@@ -159,6 +159,7 @@ def _factors(geometry: Any, full: Solution, rank: int, key: jax.Array) -> Factor
 
 @functools.cache
 def _factoring(rank: int):
+    # With a rule of batching, since JAX's own fails for lanes along Explicit axes.
     return jax.jit(vmap.batched(functools.partial(_factor, rank), None))
 
 

@@ -55,7 +55,8 @@ def _iterate(problem: Problem, init, options: newton.Options, given: jax.Array):
     return nothing(f), nothing(g), nothing(error), tolerance, status, end.step
 
 
-# Under vmap each problem stops when it is done, where problems follow one another.
+# As a rule of batching: JAX's own fails for lanes along Explicit axes. On a CPU
+# problems then follow one another, which takes 0.8 to 1.2 times as long [D62].
 _run = jax.jit(vmap.batched(_iterate, None))
 
 
