@@ -123,7 +123,7 @@ def main() -> None:
         if earlier is not None:
             results = with_earlier(results, earlier)
             store.save(folder, results)
-    plots.draw(folder, results["records"])
+    plots.draw(folder, results)
     text = report.text(results, folder)
     page = folder.with_suffix(".md")
     page.write_text(text)

@@ -57,9 +57,12 @@ def python_of(where: str, given: str | None) -> str | None:
 class Arena:
     """Keeps the children, the arrays of the present problem and what is compiled."""
 
-    def __init__(self, pythons: dict[str, str | None]):
-        """Start the children whose interpreter is known; see `about`."""
-        cache = peer_process.ROOT / PEERS_FOLDER / "cache"
+    def __init__(self, pythons: dict[str, str | None], cache: Path | None = None):
+        """Start the children whose interpreter is known; see `about`.
+
+        cache: folder of their compiled programs; None: one that is kept.
+        """
+        cache = cache or peer_process.ROOT / PEERS_FOLDER / "cache"
         self._children: dict[str, PeerProcess] = {}
         self.about: dict[str, dict[str, Any]] = {}
         for where, python in pythons.items():

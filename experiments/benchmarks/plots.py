@@ -34,17 +34,30 @@ def best_variants(lines: list[Record], library: str) -> list[Record]:
     return [best[tolerance] for tolerance in sorted(best, reverse=True)]
 
 
-def _panel(axis: Axes, title: str, lines: list[Record]) -> None:
+def _panel(
+    axis: Axes, title: str, lines: list[Record], compiling: dict[str, float]
+) -> None:
     for library, (colour, marker) in STYLES.items():
         mine = best_variants(lines, library)
-        if mine:
+        if not mine:
+            continue
+        tolerances = [x["tolerance"] for x in mine]
+        axis.loglog(
+            tolerances,
+            [x["seconds"] for x in mine],
+            color=colour,
+            marker=marker,
+            linewidth=2.2 if library == "jaxsns" else 1.4,
+            label=library,
+        )
+        if all(x["contender"] in compiling for x in mine):
             axis.loglog(
-                [x["tolerance"] for x in mine],
-                [x["seconds"] for x in mine],
+                tolerances,
+                [x["seconds"] + compiling[x["contender"]] for x in mine],
                 color=colour,
-                marker=marker,
-                linewidth=2.2 if library == "jaxsns" else 1.4,
-                label=library,
+                linestyle="--",
+                linewidth=1.2,
+                label=f"{library}, first call",
             )
     axis.set_title(title, fontsize=10)
     axis.grid(alpha=0.3)
@@ -52,9 +65,8 @@ def _panel(axis: Axes, title: str, lines: list[Record]) -> None:
     axis.set_xlabel("tolerance: relative L1 error of both marginals")
 
 
-def draw(folder: Path, records: list[Record]) -> None:
-    """Write time_error.svg; only what met its tolerance is drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
+def panels(records: list[Record]) -> list[tuple[str, list[Record]]]:
+    """Problem and records of each panel; only what met its tolerance."""
     lines = [
         x
         for x in records
@@ -63,28 +75,36 @@ def draw(folder: Path, records: list[Record]) -> None:
         and x["dtype"] == "float64"
         and x["tolerance"] > 1e-13
     ]
-    panels = []
+    out = []
     for family in PANELS:
         mine = [x for x in lines if x["family"] == family]
         if mine:
             counts = collections.Counter(x["problem"] for x in mine)
             name = max(sorted(counts), key=lambda name: counts[name])
-            panels.append((name, [x for x in mine if x["problem"] == name]))
-    if not panels:
+            out.append((name, [x for x in mine if x["problem"] == name]))
+    return out
+
+
+def draw(folder: Path, results: dict[str, Any]) -> None:
+    """Write time_error.svg."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = panels(results["records"])
+    if not drawn:
         return
-    columns = min(len(panels), 2)
-    rows = -(-len(panels) // columns)
+    compiling = results.get("first_calls", {}).get("compile_seconds", {})
+    columns = min(len(drawn), 2)
+    rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(4.5 * columns, 3.2 * rows + 0.4), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis, (title, mine) in zip(axes, panels, strict=False):
-        _panel(axis, title, mine)
-    for axis in axes[len(panels) :]:
+    for axis, (title, mine) in zip(axes, drawn, strict=False):
+        _panel(axis, title, mine, compiling.get(title, {}))
+    for axis in axes[len(drawn) :]:
         axis.remove()
     for axis in axes[::columns]:
-        axis.set_ylabel("time of a warm solve (s)")
+        axis.set_ylabel("time of a solve (s)")
     handles = {}
-    for axis in axes[: len(panels)]:
+    for axis in axes[: len(drawn)]:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), ncols=4, loc="outside upper center")
+    figure.legend(handles.values(), handles.keys(), ncols=3, loc="outside upper center")
     figure.savefig(folder / "time_error.svg", metadata={"Date": None})
