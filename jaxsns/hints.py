@@ -15,6 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
+NOTHING = "no argument: "  # begins the hint of what nothing here stands for
 # Arguments of other libraries, and what does their work here.
 ARGUMENTS = {
     "tau_a": "rho_a, with rho = epsilon tau / (1 - tau); leave it out for tau = 1",
@@ -67,9 +68,9 @@ ARGUMENTS = {
 }
 # The same of arguments that here belong to the solve, not to a geometry.
 ELSEWHERE = {
-    "epsilon": "that of solve",
-    "relative_to": "that of solve",
-    "scale_cost": "that of solve",
+    "epsilon": "the argument of solve",
+    "relative_to": "the argument of solve",
+    "scale_cost": "the argument of solve",
 }
 # Attributes of geometries; what a geometry has itself is not asked for here.
 GEOMETRY_ATTRIBUTES = {
@@ -100,7 +101,7 @@ ATTRIBUTES = {
     "geom": "problem.geometry",
     "a": "problem.a",
     "b": "problem.b",
-    "transport_mass": "marginals(), whose sums are it",
+    "transport_mass": "marginals()[0].sum()",
     "marginal": "marginals()",
     "lazy_plan": "apply and barycentric, which need no plan",
     "value_linear": "transport_cost, <C, P>",
@@ -126,7 +127,11 @@ def answered(function: Callable[P, T], more: dict[str, str] | None = None):
     @functools.wraps(function)
     def asked(*args: P.args, **kwargs: P.kwargs) -> T:
         for name in names.keys() & kwargs.keys():
-            raise TypeError(f"no argument {name!r} here; use {names[name]}")
+            instead = names[name]
+            advice = f"use {instead}"
+            if instead.startswith(NOTHING):
+                advice = f"there is nothing to set: {instead.removeprefix(NOTHING)}"
+            raise TypeError(f"no argument {name!r} here; {advice}")
         return function(*args, **kwargs)
 
     return asked

@@ -154,7 +154,7 @@ class PartialSolution:
         return self.extended.gap
 
     def raise_if_failed(self) -> "PartialSolution":
-        """Return self if every lane converged, else raise; outside `jit` only."""
+        """Return self if every element converged, else raise; outside `jit` only."""
         self.extended.raise_if_failed()
         return self
 

@@ -27,7 +27,7 @@ class NotConvergedError(RuntimeError):
 
 
 def require_converged(status: jax.Array, error: jax.Array) -> None:
-    """Raise `NotConvergedError` unless every lane converged; outside `jit` only."""
+    """Raise `NotConvergedError` unless every element converged; outside `jit` only."""
     if isinstance(status, Tracer):
         raise TypeError(
             "raise_if_failed works outside jit only; inside, use solution.converged"
@@ -37,10 +37,10 @@ def require_converged(status: jax.Array, error: jax.Array) -> None:
     bad = np.flatnonzero(ends != code(Status.CONVERGED))
     if bad.size:
         first = bad[0]
-        raise NotConvergedError(
-            f"{bad.size} of {ends.size} solves failed; the first (lane {first}) "
-            f"with error {errors[first]:.2e}: {describe(int(ends[first]))}"
-        )
+        words = f"error {errors[first]:.2e}, {describe(int(ends[first]))}"
+        if ends.size > 1:
+            words = f"{bad.size} of {ends.size} solves; element {first}: {words}"
+        raise NotConvergedError(summary.screen(f"not converged: {words}"))
 
 
 class Conditioning(NamedTuple):
@@ -115,7 +115,7 @@ def _lanes(function: Callable, depth: int, *args):
 )
 @dataclasses.dataclass(frozen=True, repr=False)
 class Solution:
-    """Potentials, how good they are, and what follows from them on request.
+    """Result of `solve`: dual potentials and status; plan, costs and maps on request.
 
     Attributes:
       problem: what was solved; `problem.epsilon` is the epsilon really used.
@@ -243,7 +243,7 @@ class Solution:
         if v.ndim not in (depth + 1, depth + 2) or v.shape[depth] != size:
             letter = "m" if axis == 1 else "n"
             lanes = "".join(f"{k}, " for k in self.f.shape[:-1])
-            hint = "; the same for all lanes: jnp.broadcast_to" if lanes else ""
+            hint = "; the same for the whole batch: jnp.broadcast_to" if lanes else ""
             raise ValueError(
                 f"the operand must have shape [{lanes}{letter}] or "
                 f"[{lanes}{letter}, k] with {letter} = {size} for axis={axis}; "
@@ -270,7 +270,7 @@ class Solution:
         return Conditioning(gap, error)
 
     def raise_if_failed(self) -> "Solution":
-        """Return self if every lane converged, else raise `NotConvergedError`.
+        """Return self if every batch element converged, else raise `NotConvergedError`.
 
         Outside `jit` only: a traced status cannot raise.
         """
@@ -286,11 +286,11 @@ class Solution:
             worst = float(np.max(np.asarray(self.error)))
             found = summary.ends(self.status)
             return (
-                f"{head}, lanes={self.f.shape[:-1]}, {found}, worst error={worst:.2e})"
+                f"{head}, batch={self.f.shape[:-1]}, {found}, worst error={worst:.2e})"
             )
-        lines = [f"{head}, epsilon={float(self.epsilon):.4g})"]
-        lines += [describe(int(self.status)), self._errors(), self._work()]
-        return "\n  ".join(lines)
+        head = f"{head}, epsilon={float(self.epsilon):.4g})"
+        status = describe(int(self.status))
+        return summary.screen(head, status, self._errors(), self._work())
 
     def _repr_html_(self) -> str:
         """Say the same in a table, for notebooks; no pass is made."""
@@ -338,7 +338,7 @@ def one_solution(solution: Any) -> Solution:
         )
     if solution.f.ndim != 1:
         raise ValueError(
-            f"solution must be of one problem; got lanes {solution.f.shape[:-1]} "
+            f"solution must be of one problem; got a batch {solution.f.shape[:-1]} "
             "(use jax.vmap over this function)"
         )
     return solution if isinstance(solution, Solution) else solution.real_pairs()

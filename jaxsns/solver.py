@@ -125,9 +125,9 @@ def solve(
       tolerance: [] L1 error of both marginals together, relative to the total
         mass, at which to stop; None: 1e-10 in float64, 2e-5 in float32.
       method: "auto" (nothing to tune), "newton", "sinkhorn" (over-relaxed), "sns"
-        (as published), or an options object of one of them; "symmetric" for masses
-        and penalties that are equal at both sides of a symmetric cost, which nobody
-        checks: if they are not, the error shows it.
+        (as published), or an options object of one of them; "symmetric" for a
+        symmetric cost with a = b and rho_a = rho_b. Under `jit`, where these are not
+        checked, a wrong use shows in the error.
       init: (f [n], g [m]) potentials to start from; one of them may be None. Of two,
         those of the smaller side are used: the others follow from them.
       max_steps: [] limit of sweeps; None: 1,000 (Newton) or 20,000 (Sinkhorn).

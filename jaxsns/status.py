@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Status(enum.IntEnum):
-    """Why an iteration stopped; stored as an int32 scalar (one a lane)."""
+    """Why an iteration stopped; stored as an int32 scalar (one a batch element)."""
 
     RUNNING = 0
     CONVERGED = 1

@@ -143,7 +143,7 @@ def test_step_limit_and_lanes():
     solution = jax.vmap(solve)(costs)
     found = jaxsns.diagnose(solution)
     assert found.names == ("step limit",)
-    assert found.head.startswith("lane (1,) of (2,) (1 failed): MAX_STEPS")
+    assert found.head.startswith("element (1,) of a batch (2,) (1 failed): MAX_STEPS")
 
 
 def test_penalties_that_destroy_the_mass():
@@ -297,7 +297,7 @@ def test_a_loss_names_its_own_arguments_and_the_lane():
         found = jaxsns.diagnose(divergence)
         assert found.names == ("cost not finite",)
         assert found.findings[0].what.startswith(f"{name} has 2 entries")
-        assert found.head.startswith("lane (1,) of (3,) (1 failed): ab, aa, bb: NONF")
+        assert found.head.startswith("element (1,) of a batch (3,) (1 failed): ab,")
 
 
 def test_a_scale_of_bad_costs_does_not_spoil_the_others():

@@ -149,7 +149,7 @@ def test_other_lanes_do_not_notice_a_bad_one():
     batch = jax.vmap(lambda c, e: jaxsns.solve(c, A, B, epsilon=e))(costs, epsilons)
     assert [int(x) for x in batch.status] == [1, 3, 5]
     np.testing.assert_allclose(batch.f[0], _solve().f, atol=1e-14)
-    with pytest.raises(jaxsns.NotConvergedError, match="2 of 3 solves failed"):
+    with pytest.raises(jaxsns.NotConvergedError, match="2 of 3 solves; element 1"):
         batch.raise_if_failed()
 
 

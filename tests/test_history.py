@@ -376,6 +376,20 @@ def test_the_error_of_the_solution_is_the_last_row_and_is_told(monkeypatch):
     assert said.endswith("before the check)")
 
 
+def test_the_end_is_told_with_the_tolerance_that_counted():
+    """The default is raised to what rounding explains; a printed solution fits."""
+    told = []
+    cost = np.random.default_rng(3).random((20, 20)).astype(np.float32)
+    for options in ({}, {"tolerance": 1e-7}):
+        s = jaxsns.solve(cost, epsilon=1e-3, progress=told.append, **options)
+        jax.effects_barrier()
+        assert told[-1].status == s.status
+        assert told[-1].tolerance == s.tolerance != np.float32(2e-5)
+        assert max(map(len, repr(s).splitlines())) <= 79
+        assert max(map(len, str(jaxsns.diagnose(s)).splitlines())) <= 79
+    assert s.tolerance == np.float32(1e-7)
+
+
 def test_profiles_name_the_parts():
     grad = jax.grad(lambda c: jaxsns.solve(c, epsilon=1e-3).transport_cost)
     text = jax.jit(grad).lower(np.eye(5)).compile().as_text()

@@ -133,7 +133,7 @@ def test_batch():
     np.testing.assert_array_equal(place, [0, 2])
     np.testing.assert_array_equal(error, solution.error[jnp.array([0, 2])])
     assert ax.lines[1].get_ydata()[0] < ax.get_ylim()[1]
-    with pytest.raises(ValueError, match="lanes"):
+    with pytest.raises(ValueError, match="got a batch"):
         jaxsns.plot.plan(solution)
     with pytest.raises(ValueError, match="lanes"):
         jaxsns.plot.batch(_solution())

@@ -114,7 +114,7 @@ def test_a_batched_solution_answers_for_all_lanes():
     np.testing.assert_allclose(
         batch.barycentric(points)[3], alone.barycentric(points[3]), atol=1e-9
     )
-    assert "lanes=(5,), CONVERGED: 5" in repr(batch)
+    assert "batch=(5,), CONVERGED: 5" in repr(batch)
 
 
 def test_lanes_sweep_side_by_side_and_go_on_alone():

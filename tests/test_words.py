@@ -43,7 +43,7 @@ def test_other_doors_name_it_as_well():
         jaxsns.fixed_support_barycentre(
             COST, np.full((2, 3), 1 / 3), epsilon=0.1, tolerance="1"
         )
-    with pytest.raises(TypeError, match="'epsilon' here; use that of solve"):
+    with pytest.raises(TypeError, match="'epsilon' here; use the argument of solve"):
         jaxsns.PointCloud(COST, COST, epsilon=0.1)
     with pytest.raises(TypeError, match="'tau_a' here"):
         jaxsns.sinkhorn_divergence(COST, COST, tau_a=0.1)

@@ -59,7 +59,7 @@ class DebiasedBarycentre:
         return self.status == code(Status.CONVERGED)
 
     def raise_if_failed(self) -> "DebiasedBarycentre":
-        """Return self if every lane converged, else raise; outside `jit` only."""
+        """Return self if every element converged, else raise; outside `jit` only."""
         require_converged(self.status, self.error)
         return self
 

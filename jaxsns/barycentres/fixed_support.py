@@ -51,7 +51,7 @@ class Barycentre:
         return self.status == code(Status.CONVERGED)
 
     def raise_if_failed(self) -> "Barycentre":
-        """Return self if every lane converged, else raise; outside `jit` only."""
+        """Return self if every element converged, else raise; outside `jit` only."""
         require_converged(self.status, self.error)
         return self
 
@@ -202,8 +202,8 @@ def fixed_support_barycentre(
       masses: [K, n] masses >= 0 of the measures, with equal totals up to rounding in
         their dtype (made equal in that of the solve); zeros for padding.
       weights: [K] >= 0, divided by their sum; equal if None.
-      epsilon: [] regularisation > 0, in units of cost. It blurs: the barycentre of a
-        single measure is wider than it.
+      epsilon: [] regularisation > 0, in units of cost. It blurs: even the barycentre
+        of a single measure is wider than that measure.
       tolerance: [] error at which to stop; None: 1e-10 in float64, 2e-5 in float32.
       max_steps: [] limit of projections.
 

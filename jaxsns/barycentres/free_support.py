@@ -72,7 +72,7 @@ class FreeBarycentre:
         return self.status == code(Status.CONVERGED)
 
     def raise_if_failed(self) -> "FreeBarycentre":
-        """Return self if every lane converged, else raise; outside `jit` only."""
+        """Return self if every element converged, else raise; outside `jit` only."""
         require_converged(self.status, self.error)
         return self
 

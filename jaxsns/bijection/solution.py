@@ -42,7 +42,7 @@ class Bijection:
         return jnp.argsort(self.permutation, axis=-1).astype(jnp.int32)
 
     def raise_if_failed(self) -> "Bijection":
-        """Return self if every lane converged, else raise; outside `jit` only."""
+        """Return self if every element converged, else raise; outside `jit` only."""
         require_converged(self.status, self.gain)
         return self
 

@@ -47,7 +47,7 @@ class ConstrainedSolution:
         return self.solution.plan()
 
     def raise_if_failed(self) -> "ConstrainedSolution":
-        """Return self if every lane converged, else raise; outside `jit` only."""
+        """Return self if every element converged, else raise; outside `jit` only."""
         require_converged(self.status, self.error)
         return self
 

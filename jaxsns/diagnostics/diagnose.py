@@ -18,6 +18,7 @@ from jaxsns.problem import arguments, checks
 from jaxsns.problem.inputs import as_float, make_problem
 from jaxsns.problem.offsets import reduce
 from jaxsns.problem.problem import Problem
+from jaxsns.recording import summary
 from jaxsns.solution import Solution
 from jaxsns.status import Status, describe
 
@@ -32,12 +33,12 @@ CURES = {
     "cost too large": "+inf forbids a pair; divide costs that are meant, and epsilon, "
     "by a number",
     "epsilon not positive": "give an epsilon > 0; with relative_to= or epsilon=None it "
-    "is a multiple of a scale of the costs, which is 0 if they are all equal",
+    "is a multiple of a scale of the costs",
     "tolerance not positive": "give a tolerance > 0, or None for the default",
     "bad mass": "masses must be >= 0; with solve_partial look at share, which must be "
     "in (0, 1]",
-    "no mass": "give every side some mass; in a batch leave empty lanes out, or mask "
-    "their results",
+    "no mass": "give every side some mass; leave empty elements out of a batch, or "
+    "mask their results",
     "rho not positive": "give a rho > 0, or None for equality",
     "masses differ": "normalise both (a / a.sum()), or allow the difference: rho_a, "
     "rho_b or solve_partial",
@@ -59,7 +60,8 @@ CURES = {
     "ill-conditioned potentials": "use the plan, value or barycentric projection, "
     "which do not see the constants; for derivatives of f and g raise epsilon or use "
     "float64",
-    "hardly any mass is moved": "raise rho to about the costs that mass shall travel",
+    "hardly any mass is moved": "raise rho to about the cost of the moves that you "
+    "expect",
     "step limit": "raise max_steps or tolerance; if you chose 'sinkhorn' or 'sns', "
     "use 'auto', which follows a path in epsilon",
     "stalled": "raise tolerance or epsilon, use float64; with method 'sns' use 'auto'",
@@ -109,10 +111,13 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """Say it on a few lines."""
+        lines = [summary.screen(self.head)]
         if not self.findings:
-            return f"{self.head}\n  nothing wrong was found"
-        lines = [f"  {x.name}: {x.what}\n    -> {x.cure}" for x in self.findings]
-        return "\n".join([self.head, *lines])
+            lines.append("  nothing wrong was found")
+        for x in self.findings:
+            lines.append(summary.screen(f"  {x.name}: {x.what}", indent=4))
+            lines.append(summary.screen(f"    -> {x.cure}", indent=7))
+        return "\n".join(lines)
 
     __repr__ = __str__
 
@@ -231,7 +236,7 @@ def _lane(subject: Any) -> tuple[Any, str]:
     failed = np.argwhere(status != Status.CONVERGED)
     worst = np.unravel_index(np.argmax(error), lanes)
     index = tuple(int(i) for i in (failed[0] if len(failed) else worst))
-    words = f"lane {index} of {lanes} ({len(failed)} failed): "
+    words = f"element {index} of a batch {lanes} ({len(failed)} failed): "
     return jax.tree.map(lambda x: x[index], subject), words
 
 
@@ -281,8 +286,8 @@ def diagnose(
     """Say what is wrong with a problem or a solution, and what to do about it.
 
     Args:
-      subject: a `Solution`, `PartialSolution` or `Divergence`, with lanes or without
-        (then of the first lane that failed, else of the one of the largest error); a
+      subject: a `Solution`, `PartialSolution` or `Divergence`, of one problem or
+        of a batch (then the first that failed, else that of the largest error); a
         `Problem`; or costs and what else `solve` takes, bad values allowed. A
         solution can tell more than a problem.
       a: [n] masses, with costs only.

@@ -231,8 +231,8 @@ def cost_scale(x: Numbers) -> Found:
     if x.balanced and abs(least) > 10 * spread:
         yield (
             "costs far from zero",
-            f"the costs lie between {least:.4g} and {most:.4g}; the common part "
-            "changes no plan, and takes digits",
+            f"the costs lie between {least:.4g} and {most:.4g}; the offset "
+            "does not affect the plan, but costs precision",
         )
 
 
@@ -311,8 +311,8 @@ def condition(x: Numbers, gap: float, blocks: int) -> Found:
         known = f"known to {grown:.0e} of epsilon only" if grown < 1 else "not known"
         yield (
             "ill-conditioned potentials",
-            f"the plan {how} (1 - sigma^2 = {gap:.1e}): constants of f and g that "
-            f"differ by block are {known}, and derivatives along them are not either",
+            f"the plan {how} (1 - sigma^2 = {gap:.1e}): the constant of f and "
+            f"g in each block is {known}, nor are derivatives along it",
         )
 
 

@@ -111,7 +111,7 @@ class ExactSolution:
         return jnp.where(known, column, -1).astype(jnp.int32)
 
     def raise_if_failed(self) -> "ExactSolution":
-        """Return self if every lane converged, else raise `NotConvergedError`.
+        """Return self if every batch element converged, else raise `NotConvergedError`.
 
         Outside `jit` only: a traced status cannot raise.
         """
@@ -129,7 +129,7 @@ class ExactSolution:
             pairs = zip(names, number, strict=True)
             ends = ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
             worst = float(jnp.max(self.gap))
-            return f"{head}, lanes={self.status.shape}, {ends}, worst gap={worst:.1e})"
+            return f"{head}, batch={self.status.shape}, {ends}, worst gap={worst:.1e})"
         return (
             f"{head}, {Status(int(self.status)).name}, "
             f"value={float(self.value):.9g}, gap={float(self.gap):.1e}, "

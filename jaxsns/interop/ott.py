@@ -267,8 +267,8 @@ def _for_sinkhorn(**options: Any) -> Solver:
         raise ValueError("progress_fn is not called by jaxsns; leave it out")
     if options.pop("implicit_diff", True) is None:
         raise ValueError(
-            "implicit_diff=None asks for derivatives of the loop; jaxsns has implicit "
-            "ones only"
+            "implicit_diff=None asks for unrolled derivatives; this solver has "
+            "implicit ones only"
         )
     known = {field.name for field in dataclasses.fields(Solver)}
     for name in set(options) - known:

@@ -42,13 +42,13 @@ def dustbin_matching(
     Returns:
       [..., n + 1, m + 1] assignments: real rows and columns sum to 1, or 0 without
       `where`; the last row and column are what was binned. Differentiable in scores
-      and dustbin, implicitly. NaN in lanes in which nothing counts, input is bad, or
-      the marginal error is above 1e-3.
+      and dustbin, implicitly. NaN for batch elements in which nothing counts,
+      input is bad, or the marginal error is above 1e-3.
 
     Raises:
       TypeError, ValueError: a wrong type or shape.
 
-    Cost: a solve of (n + 1) x (m + 1) a lane.
+    Cost: a solve of (n + 1) x (m + 1) a batch element.
     Source: Sarlin, DeTone, Malisiewicz, Rabinovich, "SuperGlue", CVPR 2020, section
     3.2. docs/small_problems.md.
 

@@ -102,7 +102,7 @@ def sinkhorn_projection(
         meant to be small, and the batch large.
       steps: number of normalisations of each side, at least 1; static.
       exact: "columns" or "rows", the side that is normalised last. Its sums are 1, less
-        about the offset. Those of the other side are as near as `steps` bring them.
+        about the offset. Those of the other side come nearer to 1 with `steps`.
       offset: [] >= 0, added to the softmax and to each sum. With 0, logits more than 36
         below the largest of their row count as -inf in float32 (340 in float64).
 

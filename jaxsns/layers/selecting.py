@@ -96,7 +96,7 @@ def soft_quantile(
 ):
     """Smooth quantiles: the mean of the values around a level of mass.
 
-    The mass is moved to three targets, of masses below, around and above the level.
+    The values are moved to three bins: below, around and above the level.
     With equal weights and the default width the limit of small epsilon is
     `np.quantile(values, q, method="hazen")`; large epsilon gives the mean.
 
@@ -112,7 +112,8 @@ def soft_quantile(
         values that have a mass. More is smoother; 1 - 2 t at q = 1/2 is the mean
         after trimming t at both ends.
       tolerance: [] as in `solve`.
-      return_solution: return (result, solution); its lanes are the batch, then q.
+      return_solution: return (result, solution); its batch axes end with
+        that of q.
 
     Returns:
       q.shape + [...] as in NumPy. Failures as in `soft_sort`.

@@ -53,7 +53,7 @@ def _with_masses(mask: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _given(out: jax.Array, solution: Any, depth: int, return_solution: bool):
-    """NaN for lanes without a usable solution; with the solution if wanted."""
+    """NaN for batch elements without a usable solution; with the solution if wanted."""
     parts = solution.parts if isinstance(solution, Divergence) else (solution,)
     known = arguments.usable(*parts)
     known = known.reshape(out.shape[:depth] + (1,) * (out.ndim - depth))
@@ -81,25 +81,26 @@ def transport_loss(
       where: [..., n] bool, the points that count, with equal masses; all if None.
       where_targets: [..., m] bool, the same of the targets.
       epsilon: [] regularisation > 0 in units of cost; None: 0.05 of the standard
-        deviation of the costs, lane by lane. That grows with the distance between
+        deviation of the costs, element by element. That grows with the distance between
         predictions and targets: far apart the plan is close to the product of the
         masses and the loss sees little more than the means. relative_to="within" does
         not grow. Costs that are all equal have no deviation: see `make_problem`.
       rho: [] weight of penalties of the marginals, as in `sinkhorn_divergence`.
       cost: of two points, as in `PointCloud`.
-      return_solution: return (loss, `Divergence`), whose lanes are the batch.
+      return_solution: return (loss, `Divergence`), with the same batch axes.
       **options: relative_to, tolerance, method, max_steps as in `solve`.
 
     Returns:
       [...] losses >= 0, in units of cost, not reduced. Differentiable to any order. A
       solve that stalled or ran out of steps at a marginal error of at most 1e-3 still
-      gives its loss. NaN, with NaN derivatives, in lanes with a larger error, with bad
-      input, without a plan, or in which nothing counts. `return_solution` tells which.
+      gives its loss. NaN, with NaN derivatives, for batch elements with a larger
+      error, with bad input, without a plan, or in which nothing counts.
+      `return_solution` tells which.
 
     Raises:
       TypeError, ValueError: a wrong type or shape.
 
-    Cost: three solves a lane; see `sinkhorn_divergence` and docs/choosing.md.
+    Cost: three solves a batch element; see `sinkhorn_divergence` and docs/choosing.md.
     """
     x = _points("predictions", predictions, "n, d")
     y = _points("targets", targets, "m, d", x)
@@ -128,7 +129,7 @@ def transport_attention(
     return_solution: bool = False,
     **options: Any,
 ):
-    """Attention whose weights share every key out in equal parts.
+    """Attention in which every key gets the same total weight.
 
     The weights are the rows of the plan for the cost -query . key / sqrt(d), over
     their mass: softmax with the columns normalised as well (Sander et al.,
@@ -141,19 +142,19 @@ def transport_attention(
       where: [..., n] bool, the queries that count; all if None.
       where_keys: [..., m] bool, the keys that count.
       epsilon: [] temperature > 0, of the scaled products.
-      return_solution: return (result, `Solution`), whose lanes are the batch.
+      return_solution: return (result, `Solution`), with the same batch axes.
       **options: tolerance, method, max_steps, early_stop as in `solve`.
 
     Returns:
-      [..., n, v]; 0 for queries without `where`. NaN in lanes in which nothing counts
-      or input is bad, or that end with a marginal error above 1e-3, unless that is
-      within an explicit tolerance. With early_stop=False the given number of sweeps
+      [..., n, v]; 0 for queries without `where`. NaN for batch elements in which
+      nothing counts or input is bad, or with a marginal error above 1e-3, unless that
+      is within an explicit tolerance. With early_stop=False the given number of sweeps
       is what is asked for, and nothing is made NaN.
 
     Raises:
       TypeError, ValueError: a wrong type or shape.
 
-    Cost: a solve of n x m a lane.
+    Cost: a solve of n x m a batch element.
     """
     q = _points("query", query, "n, d")
     k = _points("key", key, "m, d", q)
@@ -195,22 +196,22 @@ def transport_pooling(
       prototypes: [k, d], one set for the batch.
       where: [..., n] bool, the features that count; all if None.
       epsilon: [] regularisation > 0 in units of cost; None: 0.05 of the standard
-        deviation of the costs, lane by lane. That grows with the distance between
+        deviation of the costs, element by element. That grows with the distance between
         features and prototypes: far apart every prototype gets the mean of the set.
         relative_to="within" does not grow.
       rho: [] weight of a penalty on the masses of the prototypes; None: equality.
       cost: of two points, as in `PointCloud`.
-      return_solution: return (result, `Solution`), whose lanes are the batch.
+      return_solution: return (result, `Solution`), with the same batch axes.
       **options: relative_to, tolerance, method, max_steps as in `solve`.
 
     Returns:
-      [..., k, d]; NaN in lanes in which nothing counts or input is bad, or that end
+      [..., k, d]; NaN for batch elements in which nothing counts or input is bad, or
       with a marginal error above 1e-3, unless that is within an explicit tolerance.
 
     Raises:
       TypeError, ValueError: a wrong type or shape.
 
-    Cost: a solve of n x k a lane.
+    Cost: a solve of n x k a batch element.
     """
     x = _points("features", features, "n, d")
     centres = as_float("prototypes", prototypes)

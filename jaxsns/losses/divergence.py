@@ -136,7 +136,7 @@ class Divergence:
         if isinstance(self.value, Tracer):
             return "traced"
         if self.value.ndim:
-            return f"lanes={self.value.shape}, {summary.ends(self.status)}"
+            return f"batch={self.value.shape}, {summary.ends(self.status)}"
         failed: dict[str, list[str]] = {}
         for name, part in zip(NAMES, self.parts, strict=True):
             if not part.converged:

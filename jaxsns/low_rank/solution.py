@@ -65,7 +65,7 @@ class LowRankSolution:
         return matmul(self.q * inverse(self.g)[None, :], self.r.T)
 
     def raise_if_failed(self) -> "LowRankSolution":
-        """Return self if every lane converged, else raise; outside `jit` only."""
+        """Return self if every element converged, else raise; outside `jit` only."""
         require_converged(self.status, self.error)
         return self
 

@@ -75,7 +75,7 @@ class PenalisedSolution:
         return self.linear.barycentric(points, axis)
 
     def raise_if_failed(self) -> "PenalisedSolution":
-        """Return self if every lane converged, else raise; outside `jit` only."""
+        """Return self if every element converged, else raise; outside `jit` only."""
         require_converged(self.status, self.plan_change)
         return self
 

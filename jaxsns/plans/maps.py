@@ -19,8 +19,8 @@ def _cloud(solution: Solution) -> PointCloud:
     geometry = solution.problem.geometry
     if not isinstance(geometry, PointCloud):
         raise TypeError(
-            "solution must be of a PointCloud, whose cost of new points is known; "
-            f"got {type(geometry).__name__}"
+            "solution must come from a PointCloud: only then new points have a "
+            f"cost; got {type(geometry).__name__}"
         )
     return geometry
 
@@ -129,9 +129,8 @@ def c_transform(
 
         f(x) = -epsilon log sum_j exp((g_j - c(x, y_j)) / epsilon)
 
-    In the convention of this library a potential holds the logarithm of its own
-    mass, which a new point has not: at a point of the problem this is
-    f_i - epsilon log a_i.
+    In this library a potential includes the logarithm of its own mass, and a new
+    point has no mass. At a point of the problem this is f_i - epsilon log a_i.
 
     Args:
       solution: of one problem with a `PointCloud`, any named cost or function.

@@ -115,7 +115,7 @@ def _to_permutation(plan: jax.Array) -> jax.Array:
 
 
 def round_to_permutation(plan: ArrayLike) -> jax.Array:
-    """Permutation that the most mass of a square plan lies on.
+    """Permutation that carries the most mass of a square plan.
 
     Args:
       plan: [n, n] masses >= 0, e.g. `solution.plan()`.

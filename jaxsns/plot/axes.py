@@ -46,8 +46,8 @@ def one_problem(solution: Any) -> Any:
     lanes = concrete("solution", solution.f).shape[:-1]
     if lanes:
         raise ValueError(
-            f"solution must be of one problem; got lanes {lanes} (pick a lane with "
-            "jax.tree.map(lambda x: x[i], solution), or use jaxsns.plot.batch)"
+            f"solution must be of one problem; got a batch {lanes} (pick an element "
+            "with jax.tree.map(lambda x: x[i], solution), or use jaxsns.plot.batch)"
         )
     return solution
 

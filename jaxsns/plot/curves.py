@@ -118,10 +118,10 @@ def batch(
     tolerance: float | None = None,
     ax: Any = None,
 ) -> Any:
-    """Draw the error of each lane of a batch, coloured by how it ended.
+    """Draw the error of each element of a batch, coloured by how it ended.
 
     Args:
-      solution: that came out of `vmap`; its lanes are numbered through.
+      solution: result of a `vmap`; nested batches are flattened.
       tolerance: drawn as a line if given.
       ax: matplotlib axes, or None.
 
@@ -140,9 +140,7 @@ def batch(
     error = concrete("solution", solution.error).ravel().astype(float)
     status = np.asarray(solution.status).ravel()
     if not np.ndim(solution.status):
-        raise ValueError(
-            "solution must have lanes, as vmap makes them; got one problem"
-        )
+        raise ValueError("solution must be a batch, as vmap makes it; got one problem")
     seen = error[np.isfinite(error) & (error > 0)]
     low, high = (seen.min(), seen.max()) if seen.size else (1e-16, 1.0)
     if tolerance is not None:
@@ -158,7 +156,7 @@ def batch(
     if tolerance is not None:
         ax.axhline(tolerance, color="0.5", linestyle="--", label="tolerance")
     ax.set(
-        xlabel="lane", ylabel="relative L1 error of both marginals",
+        xlabel="batch element", ylabel="relative L1 error of both marginals",
         ylim=(low / 1.5, high * 1.5),
     )  # fmt: skip
     ax.legend()

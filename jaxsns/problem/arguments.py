@@ -108,7 +108,7 @@ LARGEST_ERROR = 1e-3  # marginal error, relative to the mass, up to which result
 
 
 def usable(*solutions: Any) -> jax.Array:
-    """[...] bool: results of these solutions mean something, lane by lane.
+    """[...] bool: results of these solutions mean something, element by element.
 
     A solve that converged counts, whatever its tolerance; one that stalled or ran out
     of steps counts if its marginal error is at most `LARGEST_ERROR`. In float32 many

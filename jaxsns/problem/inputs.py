@@ -278,8 +278,8 @@ def make_problem(
 
     Returns:
       The problem. `problem.epsilon` is the regularisation really used. Scales are
-      differentiated like the rest; wrap them in `stop_gradient` yourself if they
-      shall be constants.
+      differentiated like the rest; wrap them in `stop_gradient` to treat
+      them as constants.
 
     Raises:
       TypeError, ValueError: a wrong type, rank, shape or name always; a bad value

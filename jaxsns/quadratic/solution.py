@@ -137,7 +137,7 @@ class QuadraticSolution:
         return jnp.where(mass > 0, sums / jnp.where(mass > 0, mass, 1), 0)
 
     def raise_if_failed(self) -> "QuadraticSolution":
-        """Return self if every lane converged, else raise `NotConvergedError`.
+        """Return self if every batch element converged, else raise `NotConvergedError`.
 
         Outside `jit` only: a traced status cannot raise.
         """
@@ -155,7 +155,7 @@ class QuadraticSolution:
             names, number = np.unique(status, return_counts=True)
             pairs = zip(names, number, strict=True)
             ends = ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
-            return f"{head}, lanes={self.status.shape}, {ends})"
+            return f"{head}, batch={self.status.shape}, {ends})"
         name = describe(int(status[0])).split(":")[0]
         return (
             f"{head}, {name}, value={float(self.value):.9g}, "

@@ -215,7 +215,7 @@ def solve_quadratic(
         the order of a random combination of costs), a pair of numbers for the points
         ([n], [m]) to sort them by, or a plan [n, m].
       key: of `jax.random`, for init="random".
-      starts: number of random starts, static; the end with the least value is kept.
+      starts: number of random starts, static; the result of least value is kept.
       anneal: [k] larger epsilons to solve for first, each from the last and roughly;
         decreasing, such as (1.0, 0.3, 0.1). Often ends in a better minimum.
       tolerance: [] L1 change of the plan by a step, relative to the mass, at which to

@@ -17,7 +17,7 @@ COLUMNS = ("step", "kind", "error", "epsilon", "shift", "kept", "passes", "produ
 
 
 class StepKind(enum.IntEnum):
-    """What was done before the sweep that ends a step; CHECK is the last row."""
+    """How a step moved before the sweep that ends it. CHECK marks the last row."""
 
     SWEEP = 0  # nothing: a Sinkhorn sweep alone
     CG = 1  # a Newton step by conjugate gradients on the exact matrix
@@ -29,7 +29,7 @@ class StepKind(enum.IntEnum):
 
 
 class Step(NamedTuple):
-    """What a listener is told, in numbers of Python; the last time when it is over."""
+    """Progress report to a listener, in Python numbers; the last has the end status."""
 
     lane: int  # which of the problems under `vmap`
     lanes: int  # how many there are
@@ -37,7 +37,7 @@ class Step(NamedTuple):
     kind: StepKind
     error: float  # relative L1 error of both marginals after the step
     tolerance: float
-    epsilon: float  # of the level of the path, in units of cost
+    epsilon: float  # of the step, in units of cost
     shift: float  # of the Newton matrix, over its diagonal
     kept: float  # share of the plan's entries in the Newton matrix
     passes: int  # exponentials of the whole matrix so far
@@ -87,7 +87,7 @@ class History:
 
     @property
     def epsilon(self) -> jax.Array:
-        """Of the level of the path, in units of cost."""
+        """Epsilon of the step, in units of cost; larger on the way there."""
         return self._column("epsilon")
 
     @property

@@ -12,10 +12,10 @@ import time
 from typing import Any
 
 from jaxsns.recording.history import Step, StepKind
+from jaxsns.recording.summary import COLUMNS
 from jaxsns.status import Status
 
 PAUSE = 2.0  # seconds between two lines where nothing can be redrawn [D37]
-COLUMNS = 79  # of a terminal [D37]
 APART = 2.0  # ratio from which the error of the last step is told as well [D37]
 
 

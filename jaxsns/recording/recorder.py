@@ -144,10 +144,10 @@ def record_step(
 
 
 def ended(
-    recorder: Recorder | None, error: jax.Array, status: jax.Array, passes: jax.Array
+    recorder: Recorder, error: jax.Array, status: jax.Array, passes: jax.Array
 ) -> None:
     """Tell the listener how it ended."""
-    if recorder is not None and recorder.listener is not None:
+    if recorder.listener is not None:
         _tell(recorder, True, SWEEP, error, 0.0, 1.0, passes, 0, status)
 
 

@@ -1,6 +1,8 @@
 """A few words about a result: sizes, dtype and how it went, but no array."""
 
+import functools
 import html
+import textwrap
 from collections.abc import Sequence
 
 import jax
@@ -10,12 +12,24 @@ from jax.core import Tracer
 
 from jaxsns.status import Status
 
+COLUMNS = 79  # of a terminal [D37]
+
 
 def ends(status: jax.Array) -> str:
     """How the problems of a batch ended, counted: "CONVERGED: 2, STALLED: 1"."""
     names, number = np.unique(np.asarray(status), return_counts=True)
     pairs = zip(names, number, strict=True)
     return ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
+
+
+def screen(*lines: str, indent: int = 2) -> str:
+    """Join lines, wrapped at the columns of a terminal; all but the first indented."""
+    after = " " * indent
+    first, *others = (part for line in lines for part in line.split("\n"))
+    wrap = functools.partial(
+        textwrap.fill, width=COLUMNS, subsequent_indent=after, break_on_hyphens=False
+    )
+    return "\n".join([wrap(first), *(wrap(x, initial_indent=after) for x in others)])
 
 
 def table(title: str, rows: Sequence[Sequence[str]]) -> str:

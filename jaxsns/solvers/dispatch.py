@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import recorder
 from jaxsns.recording.recorder import Lane, RecordingOptions
@@ -116,5 +117,9 @@ def _alone(
         status = explain_failure(problem, end.f, end.g, end.status)
     f, g = (end.g, end.f) if transposed else (end.f, end.g)
     out = mask_invalid(status_of_input, f, g, end.error, status, end.counts, end.record)
-    recorder.ended(out.record, out.error, out.status, out.counts.passes)
+    if out.record is not None:
+        floor = dual.rounding_error(problem, end.f, end.g, options.rounding_share)
+        judged = jnp.maximum(out.record.tolerance, floor)
+        last = dataclasses.replace(out.record, tolerance=judged)
+        recorder.ended(last, out.error, out.status, out.counts.passes)
     return out

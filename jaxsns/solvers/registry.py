@@ -55,7 +55,7 @@ def find(method: str | Options, early_stop: bool = True) -> tuple[str, Entry]:
         if method in ("auto", "sinkhorn", "fixed"):
             return "fixed", METHODS["fixed"]
         raise ValueError(
-            "early_stop=False is a fixed number of Sinkhorn sweeps: method must be "
+            "early_stop=False runs a fixed number of Sinkhorn sweeps: method must be "
             f"'auto', 'sinkhorn' or 'fixed'; got {method!r}"
         )
     if isinstance(method, str):

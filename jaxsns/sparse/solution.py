@@ -13,6 +13,7 @@ from jaxsns import hints
 from jaxsns.numerics import matmul
 from jaxsns.problem import arguments, marginal
 from jaxsns.problem.problem import Problem
+from jaxsns.recording import summary
 from jaxsns.solution import require_converged
 from jaxsns.sparse import derivative, dual
 from jaxsns.status import Status, code, describe
@@ -131,8 +132,8 @@ class SparseSolution:
         """[n, m] the plan as a sparse matrix of `jax.experimental.sparse`.
 
         Args:
-          nse: number of entries to make room for, static; None: as many as there are,
-            outside `jit` only. Spare entries are zeros out of bounds.
+          nse: number of stored entries, static; None: as many as there are, outside
+            `jit` only. Spare entries are zeros out of bounds.
 
         Returns:
           A BCOO matrix; its data can be differentiated. Where the plan has more than
@@ -140,13 +141,13 @@ class SparseSolution:
 
         Raises:
           TypeError: without nse inside `jit`.
-          ValueError: too small an nse outside it; a solution with lanes (`jax.vmap`).
+          ValueError: too small an nse outside it; a batch (use `jax.vmap`).
         """
         from jax.experimental.sparse import BCOO  # half the time of importing all of us
 
         if self.f.ndim != 1:
             raise ValueError(
-                f"plan_bcoo is of one problem; got lanes {self.f.shape[:-1]} "
+                f"plan_bcoo is of one problem; got a batch {self.f.shape[:-1]} "
                 "(use jax.vmap over it)"
             )
         mass = self.plan()
@@ -186,7 +187,7 @@ class SparseSolution:
         return self._each(lambda p, f, g, x: _barycentric(p, f, g, x, axis), points)
 
     def raise_if_failed(self) -> "SparseSolution":
-        """Return self if every lane converged, else raise; outside `jit` only."""
+        """Return self if every element converged, else raise; outside `jit` only."""
         require_converged(self.status, self.error)
         return self
 
@@ -198,10 +199,10 @@ class SparseSolution:
             return head + ", traced)"
         if self.f.ndim > 1:
             good = int(np.sum(np.asarray(self.converged)))
-            return f"{head}, lanes={self.f.shape[:-1]}, {good} CONVERGED)"
-        return (
-            f"{head}, gamma={float(self.gamma):.4g})\n"
-            f"  {describe(int(self.status))}\n"
-            f"  value {float(self.value):.9g}, {int(self.nonzero)} entries, marginal "
-            f"error {float(self.error):.2e}, {int(self.steps)} Newton steps"
+            return f"{head}, batch={self.f.shape[:-1]}, {good} CONVERGED)"
+        return summary.screen(
+            f"{head}, gamma={float(self.gamma):.4g})",
+            describe(int(self.status)),
+            f"value {float(self.value):.9g}, {int(self.nonzero)} entries, marginal "
+            f"error {float(self.error):.2e}, {int(self.steps)} Newton steps",
         )
