@@ -184,7 +184,7 @@ def test_bad_arguments_raise_with_their_name():
     new, solution = _data()[-1], _solved()
     problem = dataclasses.replace(solution.problem, geometry=jaxsns.Dense(new))
     matrix = dataclasses.replace(solution, problem=problem, reduced=None)
-    with pytest.raises(TypeError, match="solution must be of a PointCloud"):
+    with pytest.raises(TypeError, match="solution must come from a PointCloud"):
         jaxsns.transport_map(matrix, new)
     with pytest.raises(ValueError, match=r"points must have shape \[k, d\] with d = 3"):
         jaxsns.transport_map(solution, new[:, :2])
