@@ -49,5 +49,5 @@ def on_page_markdown(markdown: str, page, **kwargs) -> str:
     if folder != "tutorials" or name == "index.md":
         return markdown
     title, _, rest = markdown.partition("\n")
-    link = f"[Download as a notebook]({name.removesuffix('.md')}.ipynb)"
+    link = f"[Download as a notebook]({name.removesuffix('.md')}.ipynb){{: download }}"
     return f"{title}\n\n{link}\n{rest}"

@@ -10,8 +10,11 @@ BOX = re.compile(
     r'(^```python[^\n]*\n(?:(?!^```).*\n)*^```\n\n```text)(?: title="[^"]*")?$',
     re.MULTILINE,
 )
+# With words between it and its code.
+TITLED = re.compile(r'^(```text) title="(?:numbers vary|within \d+ %)"$', re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **kwargs) -> str:
     """Give every such box its title."""
-    return BOX.sub(r'\1 title="Output"', markdown)
+    markdown = BOX.sub(r'\1 title="Output"', markdown)
+    return TITLED.sub(r'\1 title="Output"', markdown)

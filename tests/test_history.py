@@ -373,7 +373,8 @@ def test_the_error_of_the_solution_is_the_last_row_and_is_told(monkeypatch):
     assert rows["passes"][-1] == int(s.counts.passes)
     said = out.getvalue().splitlines()[-1]
     assert f"error {float(s.error):.1e} (to 1.0e-07; " in said
-    assert said.endswith("before the check)")
+    assert said.endswith("unchecked)")
+    assert len(said) <= 79
 
 
 def test_the_end_is_told_with_the_tolerance_that_counted():

@@ -135,7 +135,7 @@ def test_batch():
     assert ax.lines[1].get_ydata()[0] < ax.get_ylim()[1]
     with pytest.raises(ValueError, match="got a batch"):
         jaxsns.plot.plan(solution)
-    with pytest.raises(ValueError, match="lanes"):
+    with pytest.raises(ValueError, match="must be a batch"):
         jaxsns.plot.batch(_solution())
 
 

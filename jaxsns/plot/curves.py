@@ -60,7 +60,7 @@ def marginals(
     size = 6 if sums.size <= MANY else 2
     ax.plot(place, sums, "C0.", markersize=size, label="obtained (plan)", zorder=2)
     ax.set(xlabel=words, ylabel="mass")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.1 * max(given.max(), sums.max()))
     ax.legend()
     return ax
 
@@ -106,7 +106,7 @@ def potentials(
     ax.plot(*drawn[1], "C3." if y is None else "C3.-", label="g (columns)")
     ax.set(
         xlabel="index of atom" if x is None and y is None else "position",
-        ylabel="potential (unit of cost)",
+        ylabel="potential",
     )
     ax.legend()
     return ax

@@ -10,10 +10,12 @@ from jaxsns.recording.history import History, StepKind
 from jaxsns.solution import Solution
 
 AGAINST = {
-    "step": "steps",
+    "step": "step",
     "passes": "passes (exponentials of the whole matrix)",
     "products": "products of the linear solver",
 }
+# Of a divergence: aa and bb may coincide, and both are seen then.
+DASHES = {"ab": "-", "aa": "--", "bb": ":"}
 
 
 def convergence(
@@ -64,7 +66,7 @@ def convergence(
         rows = {name: history.rows() for name, history in terms.items()}
         ax = axes(ax)
         for name, row in rows.items():
-            named = {} if name is None else {"label": name}
+            named = {} if name is None else {"label": name, "linestyle": DASHES[name]}
             _draw_history(ax, row, against, named | style, not ax.lines)
         label = AGAINST[against]
     else:
@@ -72,7 +74,7 @@ def convergence(
         ax = axes(ax)
         known = np.isfinite(errors) & (errors > 0)
         ax.semilogy(steps[known], errors[known], **({"marker": "."} | style))
-        label = "iterations"
+        label = "iteration"
     if tolerance is not None:
         ax.axhline(tolerance, color="0.5", linestyle="--", label="tolerance")
     ax.xaxis.get_major_locator().set_params(integer=True)

@@ -29,7 +29,7 @@ def describe_step(step: Step, before: float | None = None) -> str:
     if step.status != Status.RUNNING:
         missed = step.error > step.tolerance
         both = missed and before is not None and 0 < APART * before < step.error
-        kernel = f"; {before:.1e} before the check" if both else ""
+        kernel = f"; {before:.1e} unchecked" if both else ""
         return (
             f"{head}{step.status.name} after {step.step} steps, "
             f"error {step.error:.1e} (to {step.tolerance:.1e}{kernel})"
