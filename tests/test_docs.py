@@ -20,8 +20,8 @@ NEEDS = {
     "flax": "from flax",
     "orbax": "import orbax",
 }
-# Compiling all of them takes 30 s of a core, and 50 s with newer releases of jaxlib: CI
-# runs them on the oldest Python, and on the others what is read first.
+# Compiling all of them takes two minutes of a core, and more with newer releases of
+# jaxlib: CI runs them on the oldest Python, and on the others what is read first.
 EVERYWHERE = {"README.md", "docs/index.md"}
 OLDEST = sys.version_info[:2] == (3, 11)
 

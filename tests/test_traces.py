@@ -54,6 +54,17 @@ def test_eager_calls_and_options_share_one_program(make):
     assert dispatch.execute._cache_size() == before
 
 
+def test_a_problem_at_another_epsilon_shares_the_program():
+    from jaxsns.solvers import dispatch
+
+    problem = jaxsns.make_problem(COST, epsilon=0.5)
+    jaxsns.solve(problem)
+    before = dispatch.execute._cache_size()
+    for epsilon in (0.1, np.float64(0.2), jnp.asarray(0.3)):
+        jaxsns.solve(problem.with_epsilon(epsilon))
+    assert dispatch.execute._cache_size() == before
+
+
 def test_point_cloud_with_pnorm_is_traced_once():
     @jax.jit
     @chex.assert_max_traces(n=1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxsns import hints
 from jaxsns.numerics import safe_log
@@ -49,9 +50,9 @@ class Problem:
         """Whether equality of all marginals is known when compiled."""
         return self.rho_a is None and self.rho_b is None
 
-    def with_epsilon(self, epsilon: jax.Array) -> "Problem":
-        """Return the same problem at another regularisation."""
-        return dataclasses.replace(self, epsilon=epsilon)
+    def with_epsilon(self, epsilon: ArrayLike) -> "Problem":
+        """Return the same problem at another regularisation; compiles nothing."""
+        return dataclasses.replace(self, epsilon=jnp.asarray(epsilon, self.dtype))
 
     def formed(self) -> "Problem":
         """Return the problem on the geometry that the solvers want."""
