@@ -146,3 +146,68 @@ def test_streamed_derivatives_where_the_model_is_indefinite(dtype, seed):
     close = 0.15 if dtype == np.float32 else 1e-8
     for want, got in zip(stored, streamed, strict=True):
         np.testing.assert_allclose(got, want, atol=close * np.abs(want).max())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("forbidden", [slice(None), slice(0, 1)])
+def test_the_slope_in_rho_is_right_where_pairs_are_forbidden(dtype, forbidden):
+    """Reverse mode was NaN: powers of a stand-in for infinity overflowed."""
+    cost = np.ones((3, 4), dtype)
+    cost[forbidden] = np.inf
+
+    def value(rho):
+        s = jaxsns.solve(cost, epsilon=dtype(0.1), rho_a=rho, rho_b=rho)
+        return s.value
+
+    ahead = jax.jvp(value, (dtype(1),), (dtype(1),))[1]
+    np.testing.assert_allclose(jax.grad(value)(dtype(1)), ahead, rtol=1e-5)
+    if forbidden == slice(None):
+        np.testing.assert_allclose(ahead, 2.0, rtol=1e-6)
+    else:
+        small = [float(value(dtype(1) + h)) for h in (dtype(-1e-2), dtype(1e-2))]
+        np.testing.assert_allclose(ahead, (small[1] - small[0]) / 2e-2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_primal_of_a_plan_that_moves_next_to_nothing_is_finite(dtype):
+    x = np.random.default_rng(0).normal(size=(6, 2)).astype(dtype)
+    a, b = np.full(6, 1e3 / 6, dtype), np.full(6, 1 / 6, dtype)
+    rho = dtype(0.1)
+    cloud = jaxsns.PointCloud(x, x + dtype(3.5))
+    s = jaxsns.solve(cloud, a, b, epsilon=rho, rho_a=rho, rho_b=rho)
+    np.testing.assert_allclose(s.primal_value, 100.1, rtol=1e-6)
+    np.testing.assert_allclose(s.gap, 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["auto", "sinkhorn"])
+def test_streamed_points_of_which_none_is_worth_moving(dtype, method):
+    """Errors were relative to what is wanted, and that underflowed: NONFINITE."""
+    r = np.random.default_rng(0)
+    x, y = (r.normal(size=(n, 2)).astype(dtype) for n in (6, 5))
+    rho, epsilon = dtype(1e-4), dtype(0.01)
+
+    def run(x):
+        cloud = jaxsns.PointCloud(x, y + dtype(10), streamed=True)
+        options = {"rho_a": rho, "rho_b": rho, "method": method}
+        s = jaxsns.solve(cloud, epsilon=epsilon, **options)
+        return s.value, s.status
+
+    (value, status), slope = jax.value_and_grad(run, has_aux=True)(x)
+    assert status == Status.CONVERGED
+    np.testing.assert_allclose(value, 2e-4, rtol=1e-6)
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_coarse_weights_of_mixtures_under_an_infinite_rho():
+    r = np.random.default_rng(0)
+    given = []
+    for k in (4, 3):
+        weights = jax.nn.softmax(jnp.asarray(2 * r.normal(size=k), jnp.bfloat16))
+        means = r.normal(size=(k, 2)).astype("f")
+        spread = np.stack([np.eye(2, dtype="f")] * k)
+        given.append(gaussian.Mixture(weights, means, spread))
+    epsilon = np.float32(0.2)
+    want = gaussian.mixture_transport(*given, epsilon=epsilon).solution.value
+    got = gaussian.mixture_transport(*given, epsilon=epsilon, rho_a=np.float32(np.inf))
+    np.testing.assert_allclose(got.solution.value, want, rtol=1e-4)

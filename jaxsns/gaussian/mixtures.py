@@ -213,8 +213,10 @@ def mixture_transport(
         )
     a, b = x.weights, y.weights
     coarse = coarseness(given[0][0]), coarseness(given[1][0])
-    if max(coarse) > 0 and options.keys().isdisjoint(("rho_a", "rho_b")):
-        a, b = same_totals(a, b, coarse)
+    if max(coarse) > 0:
+        given_rhos = {k: options.get(k) for k in ("rho_a", "rho_b")}
+        rhos = [None if v is None else as_float(k, v) for k, v in given_rhos.items()]
+        a, b = same_totals(a, b, coarse, rhos)
     solution = solve(Dense(_costs(x, y)), a, b, epsilon=epsilon, **options)
     return MixtureTransport(x, y, solution)
 

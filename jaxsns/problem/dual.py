@@ -80,13 +80,20 @@ def marginal_errors(problem: Problem, f: jax.Array, g: jax.Array):
     return _errors(problem, f, g, *marginals(problem, f, g))
 
 
+def judged_total(problem: Problem, wanted: jax.Array) -> jax.Array:
+    """[] what errors are relative to, where so much is wanted in total.
+
+    Where next to nothing is moved: rounding of what is given.
+    """
+    if problem.balanced:
+        return wanted
+    given = jnp.minimum(jnp.sum(problem.a), jnp.sum(problem.b))
+    return jnp.maximum(wanted, machine_epsilon(problem.dtype) * given)
+
+
 def _errors(problem: Problem, f, g, rows: jax.Array, columns: jax.Array):
     a, b = target_masses(problem, f, g)
-    total = jnp.minimum(jnp.sum(a), jnp.sum(b))
-    if not problem.balanced:
-        # Next to nothing is moved: errors are relative to rounding of what is given.
-        given = jnp.minimum(jnp.sum(problem.a), jnp.sum(problem.b))
-        total = jnp.maximum(total, machine_epsilon(problem.dtype) * given)
+    total = judged_total(problem, jnp.minimum(jnp.sum(a), jnp.sum(b)))
     # Differences below it are 0: that counts where masses are tiny.
     least = smallest_normal(problem.dtype)
     row_error = jnp.sum(jnp.maximum(jnp.abs(rows - a), least)) / total

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -213,16 +214,29 @@ def _as_masses(name: str, value: Any, letter: str, size: int, cost_shape: Any):
     return masses
 
 
-def same_totals(a: jax.Array, b: jax.Array, coarse: tuple[float, float]):
+def same_totals(
+    a: jax.Array,
+    b: jax.Array,
+    coarse: tuple[float, float],
+    rhos: Sequence[jax.Array | None] = (),
+):
     """Masses with one total, if they differ by what a dtype below 32 bits rounds.
 
     coarse: `coarseness` of both as they were given. The side that is known less well
-    is scaled.
+    is scaled. rhos: of both; where a marginal is penalised, the totals may differ.
     """
     totals = jnp.sum(a, keepdims=True), jnp.sum(b, keepdims=True)
     if coarse[0] > coarse[1]:
-        return equalised(a, totals[1], sum(coarse)), b
-    return a, equalised(b, totals[0], sum(coarse))
+        equal = equalised(a, totals[1], sum(coarse)), b
+    else:
+        equal = a, equalised(b, totals[0], sum(coarse))
+    for rho in rhos:
+        if rho is not None:
+            met = jnp.all(jnp.isinf(rho))
+            equal = tuple(
+                jnp.where(met, y, x) for x, y in zip((a, b), equal, strict=True)
+            )
+    return equal
 
 
 def _as_rho(name: str, value: Any, letter: str, size: int, dtype: Any):
@@ -315,13 +329,7 @@ def make_problem(
         _as_rho("rho_b", rho_b, "m", m, dtype),
     )
     if max(coarse) > 0:
-        # Where a marginal is penalised, the totals may differ.
-        exact = [jnp.all(jnp.isinf(rho)) for rho in rhos if rho is not None]
-        equal = same_totals(masses_a, masses_b, coarse)
-        for met in exact:
-            given = masses_a, masses_b
-            equal = [jnp.where(met, y, x) for x, y in zip(given, equal, strict=True)]
-        masses_a, masses_b = equal
+        masses_a, masses_b = same_totals(masses_a, masses_b, coarse, rhos)
     check_arrays(geometry, masses_a, masses_b)  # before anything is derived of them
     if scale_cost is not None:
         scale = statistic(scale_cost, geometry, masses_a, masses_b)

@@ -14,13 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import control
-from jaxsns.numerics import safe_log
+from jaxsns.numerics import safe_log, smallest_normal
 
 
 def _ratio(z: jax.Array) -> jax.Array:
     """(1 - exp(-z)) / z, smooth through 0 in all derivatives that are taken here."""
     small = jnp.abs(z) < 1e-2
     other = jnp.where(small, 1.0, z)
+    # Powers of a stand-in for infinity overflow, and 0 times that is NaN in reverse.
+    z = jnp.where(small, z, 0)
     series = 1 + z * (-1 / 2 + z * (1 / 6 + z * (-1 / 24 + z * (1 / 120 - z / 720))))
     return jnp.where(small, series, -jnp.expm1(-other) / other)
 
@@ -50,7 +52,9 @@ def penalty(mass: jax.Array, rho: jax.Array | None, sums: jax.Array) -> jax.Arra
         return jnp.zeros((), mass.dtype)
     real = mass > 0
     some = real & (sums > 0)
-    log = jnp.log(jnp.where(some, sums, 1) / jnp.where(some, mass, 1))
+    # Of sums near the least number the quotient may be flushed to 0.
+    share = jnp.where(some, sums, 1) / jnp.where(some, mass, 1)
+    log = jnp.log(jnp.maximum(share, smallest_normal(mass.dtype)))
     divergence = sums * log - sums + mass
     soft = real & ~jnp.isinf(rho)
     return jnp.sum(jnp.where(soft, jnp.where(soft, rho, 1) * divergence, 0))

@@ -56,7 +56,8 @@ def semidual_pass(
     g, columns, flow = sharding.replicated(geometry.mesh, out)
     flow = jnp.sum(flow.reshape(-1, y.size // y.part, flow.shape[1]), axis=1)
     wanted = marginal.target_mass(problem.a, problem.rho_a, f)
-    error = jnp.sum(jnp.abs(rows - wanted)) / jnp.sum(wanted)
+    total = dual.judged_total(problem, jnp.sum(wanted))
+    error = jnp.sum(jnp.abs(rows - wanted)) / total
     value = dual.linear_part(problem, f, g) - epsilon * jnp.sum(rows)
     g = jnp.where(problem.b > 0, g, finite_minus_inf(f.dtype))
     return PassResult(g, rows, columns, flow.T, error, value)

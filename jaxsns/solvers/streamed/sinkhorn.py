@@ -116,7 +116,8 @@ def _pass(problem: Problem, f: jax.Array, g: jax.Array, omega: jax.Array) -> Swe
     else:
         (rows, missing), g = geometry.columns(block, f, epsilon, inputs, shared)
     wanted = marginal.target_mass(problem.a, problem.rho_a, f)
-    error = (jnp.sum(jnp.abs(rows - wanted)) + missing) / jnp.sum(wanted)
+    total = dual.judged_total(problem, jnp.sum(wanted))
+    error = (jnp.sum(jnp.abs(rows - wanted)) + missing) / total
     value = dual.linear_part(problem, f, g) - epsilon * jnp.sum(rows)
     return Swept(g, rows, error, value)
 
