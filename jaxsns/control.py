@@ -297,8 +297,7 @@ def _of_arguments(function: Function) -> Function:
         manual = _manual()
         if not manual:
             return function(*arguments)
-        found = _varying(arguments)
-        axes = tuple(axis for axis in manual if axis in found)
+        axes = _common(arguments)
         with _entered(_Scope(manual, axes)):
             return _vary(function(*_vary(arguments, axes)), axes)
 
@@ -307,8 +306,13 @@ def _of_arguments(function: Function) -> Function:
 
 def alike(*trees: Any) -> Any:
     """Let all leaves of all trees vary over what any leaf varies over."""
-    found = _varying(trees)
-    return _vary(trees, tuple(axis for axis in _manual() if axis in found))
+    return _vary(trees, _common(trees))
+
+
+def _common(tree: Any) -> tuple[str, ...]:
+    """Manual axes over which any leaf varies, in the order of the mesh."""
+    found = _varying(tree)
+    return tuple(axis for axis in _manual() if axis in found)
 
 
 def _explicit(x: Any) -> tuple[tuple[str, ...], ...]:

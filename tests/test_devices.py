@@ -38,13 +38,13 @@ def _start(script, *arguments):
 
 def test_eight_devices():
     process = _start("on_devices.py")
-    output = process.communicate(timeout=1200)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
 
 
 def test_inside_shard_map():
     process = _start("on_shard_map.py")
-    output = process.communicate(timeout=1200)[0]
+    output = process.communicate(timeout=600)[0]
     assert process.returncode == 0, output
 
 

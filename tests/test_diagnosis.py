@@ -297,7 +297,8 @@ def test_a_loss_names_its_own_arguments_and_the_lane():
         found = jaxsns.diagnose(divergence)
         assert found.names == ("cost not finite",)
         assert found.findings[0].what.startswith(f"{name} has 2 entries")
-        assert found.head.startswith("element (1,) of a batch (3,) (1 failed): ab,")
+        head = "element (1,) of a batch (3,) (1 failed): ab, aa, bb: NONF"
+        assert found.head.startswith(head)
 
 
 def test_a_scale_of_bad_costs_does_not_spoil_the_others():

@@ -191,6 +191,10 @@ def solve_bijection(
       three arrays [block, block]. No array [n, n].
     Source: hierarchical refinement, Halmos et al. (ICML 2025), with halves by means in
       place of low-rank plans. docs/low_rank.md.
+
+    Example:
+      >>> found = jaxsns.solve_bijection(x, y)
+      >>> moved = y[found.permutation]
     """
     x, y = _clouds(x, y)
     block = arguments.as_count("block", block)

@@ -111,7 +111,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """Say it on a few lines."""
-        lines = [summary.screen(self.head)]
+        lines = [summary.screen(x) for x in self.head.splitlines()]
         if not self.findings:
             lines.append("  nothing wrong was found")
         for x in self.findings:

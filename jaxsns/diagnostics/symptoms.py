@@ -311,8 +311,8 @@ def condition(x: Numbers, gap: float, blocks: int) -> Found:
         known = f"known to {grown:.0e} of epsilon only" if grown < 1 else "not known"
         yield (
             "ill-conditioned potentials",
-            f"the plan {how} (1 - sigma^2 = {gap:.1e}): the constant of f and "
-            f"g in each block is {known}, nor are derivatives along it",
+            f"the plan {how} (1 - sigma^2 = {gap:.1e}): the constants of "
+            f"f and g by block, and derivatives along them, are {known}",
         )
 
 

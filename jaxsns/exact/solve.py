@@ -214,6 +214,10 @@ def solve_exact(
       nothing of size [n, m] is formed, and there is no exact step: epsilon falls until
       the gap is met or 14 levels are done, so STALLED or MAX_STEPS is likely at 1e-6.
     Source: docs/exact.md.
+
+    Example:
+      >>> s = jaxsns.solve_exact(cost, a, b).raise_if_failed()
+      >>> s.value, s.gap, s.plan()
     """
     problem = make_problem(cost, a, b, epsilon=1.0, relative_to="std")
     problem = _as_float64(problem)

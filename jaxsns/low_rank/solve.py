@@ -119,6 +119,10 @@ def solve_low_rank(
     Cost: one solve, and O((n + m) r d) a step of the clustering for points, O(n m r)
       for a matrix.
     Source: transport clustering, arXiv 2603.03578.
+
+    Example:
+      >>> solution = jaxsns.solve_low_rank(jaxsns.PointCloud(x, y), rank=10)
+      >>> moved = solution.barycentric(y)
     """
     if epsilon is None:
         epsilon, relative_to = EPSILON, relative_to or "std"

@@ -34,6 +34,9 @@ class GroupLasso:
 
     Source: Courty et al., "Optimal transport for domain adaptation" (PAMI 2017); POT
       has it as `ot.da.SinkhornL1l2Transport`.
+
+    Example:
+      >>> penalty = jaxsns.penalties.GroupLasso(labels, classes=10, weight=0.1)
     """
 
     labels: ArrayLike
@@ -79,6 +82,10 @@ class Laplacian:
 
     Source: Ferradans et al., "Regularized discrete optimal transport" (SIAM J. Imaging
       Sciences 2014); POT has it as `ot.da.EMDLaplaceTransport`, without entropy.
+
+    Example:
+      >>> near = jnp.exp(-((x[:, None] - x[None, :]) ** 2).sum(-1))
+      >>> penalty = jaxsns.penalties.Laplacian(near, y, weight=0.1)
     """
 
     similarity: ArrayLike

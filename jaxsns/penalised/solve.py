@@ -106,6 +106,10 @@ def solve_penalised(
       some ten directions [n, m] in memory.
     Source: generalised conditional gradient, Rakotomamonjy, Flamary, Courty (2015);
       POT has it as `ot.optim.gcg`. docs/adaptation.md.
+
+    Example:
+      >>> penalty = jaxsns.penalties.GroupLasso(labels, classes=10, weight=0.1)
+      >>> solution = jaxsns.solve_penalised(cost, penalty, epsilon=0.05)
     """
     problem = make_problem(
         cost,

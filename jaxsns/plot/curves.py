@@ -60,7 +60,10 @@ def marginals(
     size = 6 if sums.size <= MANY else 2
     ax.plot(place, sums, "C0.", markersize=size, label="obtained (plan)", zorder=2)
     ax.set(xlabel=words, ylabel="mass")
-    ax.set_ylim(0, 1.1 * max(given.max(), sums.max()))
+    # Equal masses would lie on the frame, whose lower end is 0.
+    ax.update_datalim([(place[0], 0)])
+    ax.autoscale_view()
+    ax.set_ylim(bottom=0)
     ax.legend()
     return ax
 

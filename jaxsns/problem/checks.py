@@ -145,7 +145,7 @@ def _check_numbers(problem: Problem) -> None:
         value = float(epsilon)
         require(
             np.isfinite(value) and value > 0,
-            lambda: (f"epsilon must be positive and finite; got {value}"),
+            lambda: f"epsilon must be positive and finite; got {value}",
         )
     rhos = problem.rho_a, problem.rho_b
     for name, rho in zip(("rho_a", "rho_b"), rhos, strict=True):

@@ -24,8 +24,7 @@ def ends(status: jax.Array) -> str:
 
 def screen(*lines: str, indent: int = 2) -> str:
     """Join lines, wrapped at the columns of a terminal; all but the first indented."""
-    after = " " * indent
-    first, *others = (part for line in lines for part in line.split("\n"))
+    after, (first, *others) = " " * indent, lines
     wrap = functools.partial(
         textwrap.fill, width=COLUMNS, subsequent_indent=after, break_on_hyphens=False
     )
