@@ -128,7 +128,8 @@ def _rows_corrected(problem: Problem, f: jax.Array, seen: Swept, omega: jax.Arra
     A sum that has underflowed says nothing: such rows get their best potential.
     """
     rows = marginal.constraint(problem.a, problem.rho_a, f, problem.epsilon)
-    lost = rows.real & (seen.rows < LOST * rows.mass)
+    # What is wanted may underflow as well, so a sum of 0 is lost whatever that is.
+    lost = rows.real & ((seen.rows < LOST * rows.mass) | (seen.rows == 0))
     sums = jnp.where(lost, rows.mass, seen.rows)
     step = relaxed(rows, jnp.zeros_like(f), sums, omega)[0]
     new = f + jnp.where(rows.real, problem.epsilon * step, 0)
