@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import references
 
 import jaxsns
 from jaxsns import Status, gaussian
@@ -262,3 +263,37 @@ def test_coarse_masses_keep_their_totals_under_a_finite_rho():
     got = jaxsns.solve(cost, *weights, **options)
     np.testing.assert_allclose(got.plan(), want.plan(), rtol=1e-6)
     np.testing.assert_array_equal(got.problem.b, b)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["auto", "sinkhorn"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_warm_start_into_a_small_penalty_of_one_side(dtype, method, side):
+    """They were STALLED with a wrong value: the steps were limited before tau."""
+    cost = 3 * np.random.default_rng(0).random((6, 5)).astype(np.float32).astype(float)
+    epsilon = dtype(0.05)
+
+    @jax.jit
+    def solved(rho, init):
+        rhos = {"rho_a": rho[0], "rho_b": rho[1]}
+        options = {"epsilon": epsilon, "method": method, "init": init}
+        s = jaxsns.solve(cost.astype(dtype), **rhos, **options)
+        return s.status, s.value, s.f, s.g
+
+    masses = [np.full(n, 1 / n) for n in cost.shape]
+    close = 3e-7 if dtype == np.float32 else 1e-11
+    zero = tuple(np.zeros(n, dtype) for n in cost.shape)
+    init = solved(np.ones(2, dtype), zero)[2:]
+    several = []
+    for small in (1e-3, 1e-4, 1e-6, 1e-8):
+        rho = np.ones(2, dtype)
+        rho[side] = small
+        several.append(rho)
+        f, g = references.unbalanced(cost, *masses, 0.05, *rho.astype(float))
+        status, value, *found = solved(rho, init)
+        assert status == Status.CONVERGED
+        for got, want in zip(found, (f, g), strict=True):
+            np.testing.assert_allclose(got, want, atol=close)
+    lanes = jax.vmap(solved, (0, None))(np.stack(several), init)
+    assert set(np.asarray(lanes[0]).tolist()) == {Status.CONVERGED}
+    np.testing.assert_allclose(lanes[2][-1], f, atol=close)

@@ -106,6 +106,14 @@ class MarginalConstraint(NamedTuple):
             return jnp.zeros_like(self.mass)
         return self.kappa * self.at(x)
 
+    def rounding(self, x: jax.Array) -> jax.Array:
+        """[] by how much the mass wanted at x is rounded, in mass, in machine epsilons."""
+        if self.kappa is None:
+            return jnp.zeros((), x.dtype)
+        x = jnp.where(self.real, x, 0)
+        exponent = jnp.where(self.real, jnp.abs(self.log), 0) + self.kappa * jnp.abs(x)
+        return jnp.sum(self.at(x) * exponent)
+
     def fit(self, log_sums: jax.Array) -> jax.Array:
         """[n] x at which exp(x) times given sums is what is wanted."""
         # Without mass sums may be zero as well, and -inf - -inf is NaN.

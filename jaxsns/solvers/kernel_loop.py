@@ -26,7 +26,7 @@ from jaxsns.solvers.continuation import Path
 from jaxsns.solvers.loop import as_status, run, status_at
 from jaxsns.status import Status, code
 
-NOISE = 16  # machine epsilons of the mass: a gain below it is rounding [D10]
+NOISE = 16  # machine epsilons of what is rounded: a gain below it is rounding [D10]
 # [D06]
 OVERFLOW = 20.0  # log of a target mass over the mass that is given: no kernel holds it
 
@@ -120,7 +120,7 @@ def on_kernel(
     method: Method, problem: KernelProblem, limits: Limits, start: KernelState
 ) -> KernelState:
     """Step until the target is met, the kernel is used up, or nothing moves."""
-    noise = NOISE * jnp.finfo(start.iterate.error.dtype).eps * problem.mass
+    noise = NOISE * jnp.finfo(start.iterate.error.dtype).eps
 
     def step(s: KernelState) -> KernelState:
         new = method.step(problem, limits, s)
@@ -130,7 +130,9 @@ def on_kernel(
             lambda u, v: jnp.where(finite, u, v), new.iterate, s.iterate
         )
         # Not of the last error: at the precision that falls by half by luck.
-        better = (new.gain > noise) | (iterate.error < method.progress * s.least)
+        rounded = problem.mass + problem.rows.rounding(iterate.x)
+        rounded += problem.columns.rounding(iterate.y)
+        better = (new.gain > noise * rounded) | (iterate.error < method.progress * s.least)
         noted = recorder.record_step(
             s.record,
             iterate.error,

@@ -72,7 +72,7 @@ def sweep(problem: KernelProblem, iterate: Iterate) -> Iterate:
     rows = problem.rows
     surplus = rows.surplus(iterate.x, iterate.rows)
     limit = 2 * largest_scaling(surplus.dtype)
-    change = rows.tau * jnp.clip(surplus, -limit, limit)
+    change = jnp.clip(rows.tau * surplus, -limit, limit)
     return stabilised.evaluate(problem, iterate.x + change)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns.numerics import machine_epsilon
+from jaxsns.numerics import largest_scaling, machine_epsilon
 from jaxsns.problem import marginal, stabilised
 from jaxsns.problem.marginal import MarginalConstraint
 from jaxsns.problem.stabilised import Iterate, KernelProblem
@@ -50,7 +50,10 @@ def relaxed(
     overrelaxation in the Sinkhorn algorithm" (2020), with the exact gain in place of
     their bound.
     """
-    step = constraint.tau * constraint.surplus(x, sums)
+    # Longer than a kernel can take only where far less is wanted than there is, or
+    # far more: there the next kernel goes on.
+    limit = 2 * largest_scaling(x.dtype)
+    step = jnp.clip(constraint.tau * constraint.surplus(x, sums), -limit, limit)
 
     def gain(factor):
         plan = jnp.sum(sums * jnp.expm1(factor * step))

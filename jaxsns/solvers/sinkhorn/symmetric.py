@@ -50,7 +50,7 @@ def step(problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
     x = s.iterate.x
     surplus = problem.rows.surplus(x, s.iterate.rows)
     limit = 2 * largest_scaling(x.dtype)
-    change = problem.rows.tau * jnp.clip(surplus, -limit, limit)
+    change = jnp.clip(problem.rows.tau * surplus, -limit, limit)
     new = _at(problem, x + 0.5 * change)
     counts = s.counts.plus(sweeps=1)
     return Moved(new, None, jnp.zeros_like(new.error), counts, sweep_record(new.error))
