@@ -297,3 +297,29 @@ def test_a_warm_start_into_a_small_penalty_of_one_side(dtype, method, side):
     lanes = jax.vmap(solved, (0, None))(np.stack(several), init)
     assert set(np.asarray(lanes[0]).tolist()) == {Status.CONVERGED}
     np.testing.assert_allclose(lanes[2][-1], f, atol=close)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_streamed_sweeps_recover_from_potentials_of_another_penalty(dtype):
+    """Sums overflow at them: 122 of 300 such starts were NONFINITE or STALLED."""
+    r = np.random.default_rng(0)
+    x, y = (r.normal(size=(n, 2)).astype(dtype) for n in (12, 17))
+    cost = jaxsns.PointCloud(x.astype(float), y.astype(float)).dense().cost
+    masses = [np.full(n, 1 / n) for n in cost.shape]
+    epsilon = 0.5
+
+    @jax.jit
+    def solved(rhos, f):
+        cloud = jaxsns.PointCloud(x, y, streamed=True)
+        options = {"epsilon": dtype(epsilon), "method": "sinkhorn", "init": (f, None)}
+        s = jaxsns.solve(cloud, rho_a=rhos[0], rho_b=rhos[1], **options)
+        return s.status, s.f, s.g
+
+    far = 100 * r.normal(size=12)
+    for rhos, f in (((1, 1e-3), far), ((1e-4, 1), far), ((0.1, 0.01), -far)):
+        status, *found = solved(np.array(rhos, dtype), f.astype(dtype))
+        assert status == Status.CONVERGED
+        wanted = references.unbalanced(np.asarray(cost), *masses, epsilon, *rhos)
+        for got, want in zip(found, wanted, strict=True):
+            near = 5e-5 if dtype == np.float32 else 1e-9
+            np.testing.assert_allclose(got, want, atol=near)

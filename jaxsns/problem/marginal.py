@@ -107,7 +107,7 @@ class MarginalConstraint(NamedTuple):
         return self.kappa * self.at(x)
 
     def rounding(self, x: jax.Array) -> jax.Array:
-        """[] by how much the mass wanted at x is rounded, in mass, in machine epsilons."""
+        """[] rounding of the mass wanted at x, in mass and machine epsilons."""
         if self.kappa is None:
             return jnp.zeros((), x.dtype)
         x = jnp.where(self.real, x, 0)

@@ -132,7 +132,9 @@ def on_kernel(
         # Not of the last error: at the precision that falls by half by luck.
         rounded = problem.mass + problem.rows.rounding(iterate.x)
         rounded += problem.columns.rounding(iterate.y)
-        better = (new.gain > noise * rounded) | (iterate.error < method.progress * s.least)
+        better = (new.gain > noise * rounded) | (
+            iterate.error < method.progress * s.least
+        )
         noted = recorder.record_step(
             s.record,
             iterate.error,

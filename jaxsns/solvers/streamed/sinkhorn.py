@@ -129,7 +129,9 @@ def _rows_corrected(problem: Problem, f: jax.Array, seen: Swept, omega: jax.Arra
     """
     rows = marginal.constraint(problem.a, problem.rho_a, f, problem.epsilon)
     # What is wanted may underflow as well, so a sum of 0 is lost whatever that is.
-    lost = rows.real & ((seen.rows < LOST * rows.mass) | (seen.rows == 0))
+    lost = (seen.rows < LOST * rows.mass) | (seen.rows == 0)
+    # Potentials of another rho, or of noise, give sums that overflow.
+    lost = rows.real & (lost | ~jnp.isfinite(seen.rows))
     sums = jnp.where(lost, rows.mass, seen.rows)
     step = relaxed(rows, jnp.zeros_like(f), sums, omega)[0]
     new = f + jnp.where(rows.real, problem.epsilon * step, 0)
@@ -224,7 +226,10 @@ def run(
     def sweeping(s: State) -> jax.Array:
         floor = dual.rounding_error(problem, s.f, s.seen.g, options.rounding_share)
         target = inner_tolerance(jnp.maximum(tolerance, floor))
-        more = (s.seen.error > target) & (s.step < options.max_steps)
+        # Of potentials at which sums overflow nothing is known yet.
+        finite = jnp.all(jnp.isfinite(s.f)) & jnp.all(jnp.isfinite(s.seen.g))
+        unknown = finite & ~jnp.isfinite(s.seen.error)
+        more = ((s.seen.error > target) | unknown) & (s.step < options.max_steps)
         return more & (s.idle < PLAIN_AFTER)
 
     def update(s: State) -> State:
@@ -243,6 +248,9 @@ def run(
             counts=s.counts.plus(passes=passes),
         )
 
+    if not problem.balanced:
+        # What is wanted at a start of another rho may overflow, and so would errors.
+        f = jnp.maximum(f, -kernel_loop.OVERFLOW * problem.rho_a)
     seen = _pass(problem, f, jnp.full_like(problem.b, finite_minus_inf(dtype)), one)
     start = State(
         f=f,
@@ -251,7 +259,7 @@ def run(
         in_window=zero,
         start_error=seen.error,
         start_value=seen.value,
-        best=seen.error,
+        best=jnp.where(jnp.isnan(seen.error), jnp.inf, seen.error),
         idle=zero,
         error=jnp.asarray(jnp.inf, dtype),
         step=zero,
