@@ -104,6 +104,21 @@ def permitted_costs(cost: jax.Array) -> jax.Array:
     return jnp.where(fine, jnp.where(stands, far, cost), jnp.nan)
 
 
+def root(value: jax.Array) -> jax.Array:
+    """Square root; 0 of what rounding made negative, and with derivative 0 there."""
+    safe = jnp.where(value <= 0, 1, value)
+    return jnp.where(value <= 0, 0, jnp.sqrt(safe))
+
+
+def unit_of(values: jax.Array) -> jax.Array:
+    """[] unit in which squares of values neither under- nor overflow: no derivative.
+
+    The largest absolute value; 1 where all are zero.
+    """
+    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(values)))
+    return jnp.where(largest > 0, largest, 1)
+
+
 def derivative_only(x: jax.Array) -> jax.Array:
     """0 with the derivative of x."""
     return x - jax.lax.stop_gradient(x)

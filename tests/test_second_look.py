@@ -323,3 +323,30 @@ def test_streamed_sweeps_recover_from_potentials_of_another_penalty(dtype):
         for got, want in zip(found, wanted, strict=True):
             near = 5e-5 if dtype == np.float32 else 1e-9
             np.testing.assert_allclose(got, want, atol=near)
+
+
+@pytest.mark.parametrize("kind", ["stored", "streamed", "grid"])
+def test_scales_of_tiny_costs_do_not_underflow(kind):
+    """Squares of deviations below 1e-19 were 0: another scale stood in, silently."""
+    r = np.random.default_rng(0)
+    x, y = (r.normal(size=(n, 2)) for n in (9, 11))
+
+    def scale(unit, name, dtype):
+        u, v = (jnp.asarray(unit * z, dtype) for z in (x, y))
+        if kind == "grid":
+            geometry = jaxsns.Grid((u[:, 0], u[:, 1]))
+        else:
+            geometry = jaxsns.PointCloud(u, v, streamed=kind == "streamed")
+        return jaxsns.make_problem(geometry, epsilon=1.0, relative_to=name).epsilon
+
+    for name in ("std", "mean", "max", "within"):
+        whole = scale(1, name, np.float64)
+        for unit in (1e-9, 1e-10, 1e-16):
+            got = scale(unit, name, np.float32) / np.float32(unit) / np.float32(unit)
+            np.testing.assert_allclose(got, whole, rtol=1e-6)
+
+
+def test_points_too_far_apart_are_named():
+    x = np.random.default_rng(0).normal(size=(5, 2)).astype("f") * np.float32(1e9)
+    with pytest.raises(ValueError, match="costs must be below 1e.13 in float32"):
+        jaxsns.solve(jaxsns.PointCloud(x, x[::-1]))

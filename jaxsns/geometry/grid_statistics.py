@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from jaxsns.numerics import matmul
+from jaxsns.numerics import matmul, root, unit_of
 
 if TYPE_CHECKING:
     from jaxsns.geometry.grid import Grid
@@ -71,6 +71,8 @@ def deviation(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """[] standard deviation of the costs: variances and covariances of the axes."""
     means = _means(grid, rows, columns)
     centred = [c - x for c, x in zip(grid.axes(), means, strict=True)]
+    unit = unit_of(jnp.stack([jnp.max(jnp.abs(c)) for c in centred]))
+    centred = [c / unit for c in centred]
     square = jnp.zeros((), grid.dtype)
     for k, c in enumerate(centred):
         w = _counts(grid, rows, columns, k)
@@ -79,10 +81,7 @@ def deviation(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
             w = _counts(grid, rows, columns, j, k)
             both = matmul(matmul(centred[j], w[1]), c.T)
             square = square + 2 * _mean(w, both)
-    # The derivative is 0 at 0, rounding below it counts as 0, and NaN stays NaN.
-    positive = square > 0
-    root = jnp.sqrt(jnp.where(positive, square, 1))
-    return jnp.where(positive, root, jnp.where(jnp.isnan(square), square, 0))
+    return unit * root(square)
 
 
 NAMED = {"max": largest, "mean": mean, "std": deviation}

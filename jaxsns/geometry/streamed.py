@@ -20,7 +20,14 @@ from jaxsns.geometry.dense import Dense, Largest
 from jaxsns.geometry.sharding import Mesh
 from jaxsns.geometry.streamed_kernel import FORBIDDEN, StreamedKernel, log_entries
 from jaxsns.geometry.top_k import top_k
-from jaxsns.numerics import finite_minus_inf, is_forbidden, matmul, permitted_costs
+from jaxsns.numerics import (
+    finite_minus_inf,
+    is_forbidden,
+    matmul,
+    permitted_costs,
+    root,
+    unit_of,
+)
 
 # [D26]
 BLOCK = 1 << 21  # entries of a block: a few of them fit into a cache or are 8 MiB each
@@ -283,7 +290,7 @@ class Streamed:
         return self.columns(block, f, epsilon, g / epsilon)[1]
 
     def moments(self, rows: jax.Array, columns: jax.Array):
-        """([], [], []) largest, mean and mean square about it of the costs.
+        """([], [], []) largest, mean and standard deviation of the costs.
 
         rows [n], columns [m]: bool, the atoms that count; forbidden pairs do not. Two
         passes without exponentials.
@@ -306,16 +313,18 @@ class Streamed:
             some = (jnp.sum(side, dtype=zero.dtype) for side in (rows, columns))
             count = math.prod(some, start=one)
         mean = total / count
+        largest = top[jnp.argmax(jax.lax.stop_gradient(top))]
+        unit = unit_of(jnp.stack([largest, mean]))
 
         def second(z, real, shared):
-            rows, mean = shared
+            rows, mean, unit = shared
             both = real[:, None] & rows[None, :] & ~(z <= low)
             # Not where(both, (..) ** 2, 0): the derivative of an infinity is NaN.
-            return jnp.sum(jnp.where(both, -z - mean, 0) ** 2), ()
+            return jnp.sum(jnp.where(both, (-z - mean) / unit, 0) ** 2), ()
 
-        squares = self.columns(second, zero, one, columns, (rows, mean))[0]
-        largest = top[jnp.argmax(jax.lax.stop_gradient(top))]
-        return largest, mean, squares / count
+        shared = rows, mean, unit
+        squares = self.columns(second, zero, one, columns, shared)[0]
+        return largest, mean, unit * root(squares / count)
 
     def absorb(
         self, f: jax.Array, epsilon: jax.Array

@@ -134,6 +134,21 @@ def _check_size(geometry: Any) -> None:
     )
 
 
+def _check_unit(name: str, unit: jax.Array) -> None:
+    """Raise where points are so far apart that the scale of their costs is NaN."""
+    if is_traced(unit):
+        return
+    far = 1e-5 * forbidden_cost(unit.dtype)
+    require(
+        not np.isnan(np.asarray(unit)),
+        lambda: (
+            f"costs must be below {far:.0e} in {unit.dtype}, or relative_to={name!r} "
+            "has no value: divide the points, or the costs and epsilon, by a number; "
+            "got a scale of nan"
+        ),
+    )
+
+
 # Compiled, since one by one these operations took longer than all other checks.
 @jax.jit
 def _all_ordinary(cost: jax.Array) -> jax.Array:
@@ -347,6 +362,7 @@ def make_problem(
     unit = unit.astype(dtype)
     if relative_to is not None:
         unit = unit * statistic(relative_to, geometry, masses_a, masses_b)
+        _check_unit(relative_to, unit)
     problem = Problem(geometry, masses_a, masses_b, unit, *rhos)
     check_values(problem)
     return problem

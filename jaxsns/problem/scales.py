@@ -15,7 +15,7 @@ from jaxsns.geometry import (
     TransposedCost,
     grid_statistics,
 )
-from jaxsns.numerics import is_forbidden, machine_epsilon
+from jaxsns.numerics import is_forbidden, machine_epsilon, root, unit_of
 
 SCALES = ("max", "mean", "median", "std", "within")
 ROUNDINGS = 8  # a scale below this many roundings of the mean cost is zero [D28]
@@ -81,8 +81,7 @@ def moments(geometry: Any, a: jax.Array, b: jax.Array) -> Moments:
     if isinstance(formed, TransposedCost):
         formed, a, b = formed.transposed(), b, a
     if isinstance(formed, Streamed):
-        largest, mean, variance = formed.moments(a > 0, b > 0)
-        return Moments(largest, mean, _root(variance))
+        return Moments(*formed.moments(a > 0, b > 0))
     cost = formed.entries
     real = _real(cost, a, b)
     masked = jnp.where(real, cost, -jnp.inf).reshape(-1)
@@ -94,8 +93,9 @@ def moments(geometry: Any, a: jax.Array, b: jax.Array) -> Moments:
     origin = jax.lax.stop_gradient(jnp.sum(jnp.where(real, cost, 0)) / count)
     moved = jnp.where(real, cost - origin, 0)
     mean = jnp.sum(moved) / count
-    variance = jnp.sum(jnp.where(real, moved - mean, 0) ** 2) / count
-    return Moments(largest, origin + mean, _root(variance))
+    unit = unit_of(moved)
+    squares = jnp.sum(jnp.where(real, (moved - mean) / unit, 0) ** 2)
+    return Moments(largest, origin + mean, unit * root(squares / count))
 
 
 def _median(geometry: Any, a, b) -> jax.Array:
@@ -143,14 +143,9 @@ def _without_offsets(geometry: Dense, a: jax.Array, b: jax.Array) -> jax.Array:
         count = jnp.sum(real, axis=axis, keepdims=True, dtype=cost.dtype)
         mean = jnp.sum(rest, axis=axis, keepdims=True) / jnp.maximum(count, 1)
         rest = jnp.where(real, rest - mean, 0)
-    return _root(jnp.sum(rest**2) / jnp.sum(real, dtype=cost.dtype))
-
-
-def _root(variance: jax.Array) -> jax.Array:
-    """[] square root with derivative 0 at 0."""
-    positive = variance > 0
-    root = jnp.sqrt(jnp.where(positive, variance, 1))
-    return jnp.where(positive, root, jnp.where(jnp.isnan(variance), variance, 0))
+    unit = unit_of(rest)
+    squares = jnp.sum((rest / unit) ** 2)
+    return unit * root(squares / jnp.sum(real, dtype=cost.dtype))
 
 
 def check_scale(name: str, value: str | None) -> None:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns.geometry import CostLike, PointCloud
-from jaxsns.quadratic.solution import QuadraticSolution, root
+from jaxsns.numerics import root
+from jaxsns.quadratic.solution import QuadraticSolution
 from jaxsns.quadratic.solve import solve_quadratic
 from jaxsns.quadratic.spaces import LowRank
 from jaxsns.quadratic.starts import Start

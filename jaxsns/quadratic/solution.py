@@ -7,16 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxsns.numerics import root
 from jaxsns.quadratic import forms
 from jaxsns.quadratic.terms import Terms
 from jaxsns.solution import Solution, require_converged
 from jaxsns.status import Status, code, describe
-
-
-def root(value: jax.Array) -> jax.Array:
-    """Square root; 0 of what rounding made negative, and with derivative 0 there."""
-    safe = jnp.where(value <= 0, 1, value)
-    return jnp.where(value <= 0, 0, jnp.sqrt(safe))
 
 
 @jax.tree_util.register_dataclass

@@ -248,7 +248,7 @@ def run(
             counts=s.counts.plus(passes=passes),
         )
 
-    if not problem.balanced:
+    if problem.rho_a is not None:
         # What is wanted at a start of another rho may overflow, and so would errors.
         f = jnp.maximum(f, -kernel_loop.OVERFLOW * problem.rho_a)
     seen = _pass(problem, f, jnp.full_like(problem.b, finite_minus_inf(dtype)), one)
