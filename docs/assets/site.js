@@ -4,6 +4,9 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const code of document.querySelectorAll("pre > code")) {
     code.tabIndex = 0; // long lines scroll
   }
+  // What is wider than its column scrolls, by the keyboard too.
+  const scrolls = ".md-typeset__scrollwrap, .md-typeset div.arithmatex";
+  setTimeout(() => document.querySelectorAll(scrolls).forEach((part) => (part.tabIndex = 0)), 0);
   // Parts of the page with one role need names of their own.
   const number = (selector, words) =>
     document.querySelectorAll(selector).forEach((part, k) => {
