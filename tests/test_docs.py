@@ -92,3 +92,17 @@ def test_what_a_page_says_it_prints_is_compared(tmp_path, printed, after, fails)
     failed = pages.run(page)["failed"]
     assert (failed is not None) == fails
     assert failed is None or "page.md, line 4" in failed
+
+
+def test_formulas_of_the_site_are_those_of_docstrings():
+    spec = importlib.util.spec_from_file_location(
+        "formulas", pages.ROOT / "docs" / "formulas.py"
+    )
+    formulas = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(formulas)
+    sources = " ".join(
+        " ".join(path.read_text().split())
+        for path in (pages.ROOT / "jaxsns").rglob("*.py")
+    )
+    known = [*formulas.DISPLAY, *formulas.INLINE]
+    assert [plain for plain in known if plain not in sources] == []

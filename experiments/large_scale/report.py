@@ -22,7 +22,7 @@ the error is computed in float64 from the potentials that came back (`judge.py`)
 """
 HEAD = (
     "| points | epsilon | to | method | passes | time / s | one pass / s | "
-    "peak / GiB | true error | |\n|---|---|---|---|---|---|---|---|---|---|\n"
+    "peak / GiB | true error | note |\n|---|---|---|---|---|---|---|---|---|---|\n"
 )
 
 

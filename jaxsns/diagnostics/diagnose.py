@@ -73,6 +73,7 @@ CURES = {
 # Values of arguments: what follows from them is no finding of its own.
 VALUES = {"cost not finite", "cost too large", "bad mass", "no mass", "masses differ"}
 VALUES |= {f"{name} not positive" for name in ("epsilon", "tolerance", "rho")}
+SMALL = "epsilon too small for the dtype"  # and what is stalled by it says no more
 # Reasons why a plan is a product.
 ALIKE = {"outliers make the scale", "constant cost", "epsilon too large"}
 
@@ -217,7 +218,7 @@ def _of_solution(
         if gap is not None and solution.method in ("sinkhorn", "fixed"):
             words += f"; plain sweeps need about {max(2.3 / gap, 1):.0f} a digit there"
         yield "step limit", words
-    elif status == Status.STALLED:
+    elif status == Status.STALLED and SMALL not in {name for name, _ in before}:
         floor = symptoms.rounding_error(x)
         yield (
             "stalled",
@@ -342,6 +343,8 @@ def diagnose(
             problem, f, g = solution.core
         x, rows = _numbers(problem, tolerance)
         x = x._replace(f=_host(f), g=_host(g), error=float(solution.error))
+        if tolerance is None and float(solution.tolerance) > x.tolerance:
+            x = x._replace(counted=float(solution.tolerance))
         out = _of_problem(solution.problem, x, rows)
         if not any(name == "infeasible" for name, _ in out):
             whole = rows == slice(None)

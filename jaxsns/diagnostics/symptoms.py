@@ -35,6 +35,7 @@ class Numbers(NamedTuple):
     f: np.ndarray | None = None
     g: np.ndarray | None = None
     error: float | None = None
+    counted: float | None = None  # tolerance of the solve, where rounding raised it
 
     @property
     def banned(self) -> np.ndarray:
@@ -261,11 +262,14 @@ def precision(x: Numbers) -> Found:
     """Whether the dtype can reach the tolerance at this epsilon."""
     floor = rounding_error(x)
     if floor > x.tolerance:
+        words = f"the tolerance is {x.tolerance:.1e}"
+        if x.counted is not None:
+            words = f"the tolerance that counted is {x.counted:.1e}"
         yield (
             "epsilon too small for the dtype",
             f"rounding of potentials of size {potential_size(x):.3g} over epsilon = "
             f"{x.epsilon:.3g} alone gives a marginal error of about {floor:.1e} in "
-            f"{np.dtype(x.dtype).name}; the tolerance is {x.tolerance:.1e}",
+            f"{np.dtype(x.dtype).name}; {words}",
         )
 
 
