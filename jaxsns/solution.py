@@ -285,7 +285,7 @@ class Solution:
         if self.f.ndim > 1:
             worst = float(np.max(np.asarray(self.error)))
             found = summary.ends(self.status)
-            return (
+            return summary.screen(
                 f"{head}, batch={self.f.shape[:-1]}, {found}, worst error={worst:.2e})"
             )
         head = f"{head}, epsilon={float(self.epsilon):.4g})"

@@ -389,6 +389,8 @@ def test_the_end_is_told_with_the_tolerance_that_counted():
         assert max(map(len, repr(s).splitlines())) <= 79
         assert max(map(len, str(jaxsns.diagnose(s)).splitlines())) <= 79
     assert s.tolerance == np.float32(1e-7)
+    several = jax.vmap(lambda e: jaxsns.solve(cost, epsilon=e))(np.full(8, 0.1, "f"))
+    assert max(map(len, repr(several).splitlines())) <= 79
 
 
 def test_profiles_name_the_parts():

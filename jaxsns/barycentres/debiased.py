@@ -67,8 +67,9 @@ class DebiasedBarycentre:
         """One line: sizes, dtype, status, error and steps."""
         number, n = self.f.shape[-2:]
         sizes = f"{number} measures, {n} x {self.mass.shape[-1]}"
-        line = one_line(sizes, self.status, self.steps, error=self.error)
-        return "DebiasedBarycentre" + line
+        return one_line(
+            "DebiasedBarycentre", sizes, self.status, self.steps, error=self.error
+        )
 
 
 def _soft(measures: Measures, x: jax.Array, axis: int) -> jax.Array:

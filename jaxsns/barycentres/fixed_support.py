@@ -59,7 +59,7 @@ class Barycentre:
         """One line: sizes, dtype, status, error and steps."""
         number, n = self.f.shape[-2:]
         sizes = f"{number} measures, {n} x {self.mass.shape[-1]}"
-        return "Barycentre" + one_line(sizes, self.status, self.steps, error=self.error)
+        return one_line("Barycentre", sizes, self.status, self.steps, error=self.error)
 
 
 def as_costs(costs: Any, number: int) -> jax.Array:

@@ -81,8 +81,8 @@ class FreeBarycentre:
         number, n = self.f.shape[-2:]
         m, d = self.support.shape[-2:]
         sizes = f"{number} measures, {n} x {m}, d={d}"
-        return "FreeBarycentre" + one_line(
-            sizes, self.status, self.steps, error=self.error
+        return one_line(
+            "FreeBarycentre", sizes, self.status, self.steps, error=self.error
         )
 
 

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxsns import hints
 from jaxsns.problem import dual
 from jaxsns.problem.problem import Problem
+from jaxsns.recording import summary
 from jaxsns.solution import require_converged
 from jaxsns.status import Status, code
 
@@ -129,7 +130,9 @@ class ExactSolution:
             pairs = zip(names, number, strict=True)
             ends = ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
             worst = float(jnp.max(self.gap))
-            return f"{head}, batch={self.status.shape}, {ends}, worst gap={worst:.1e})"
+            return summary.screen(
+                f"{head}, batch={self.status.shape}, {ends}, worst gap={worst:.1e})"
+            )
         return (
             f"{head}, {Status(int(self.status)).name}, "
             f"value={float(self.value):.9g}, gap={float(self.gap):.1e}, "

@@ -59,8 +59,8 @@ class GaussianBarycentre(NamedTuple):
         """One line: size, dtype, status, residual and steps."""
         d = self.matrix.shape[-1]
         sizes = f"{d} x {d}"
-        return "GaussianBarycentre" + one_line(
-            sizes, self.status, self.steps, residual=self.residual
+        return one_line(
+            "GaussianBarycentre", sizes, self.status, self.steps, residual=self.residual
         )
 
 

@@ -41,28 +41,29 @@ def table(title: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def one_line(
-    sizes: str, status: jax.Array, steps: jax.Array, **residual: jax.Array
+    name: str, sizes: str, status: jax.Array, steps: jax.Array, **residual: jax.Array
 ) -> str:
-    """Text after the name of a result of an iteration.
+    """Text of a result of an iteration: one line, if a terminal is wide enough.
 
     Args:
+      name: of the class.
       sizes: the shape of one result in words.
       status: [...] int32, with leading dimensions for a batch.
       steps: [...] int32.
       residual: [...] what was compared with the tolerance, by its name.
     """
-    ((name, size),) = residual.items()
-    head = f"({sizes}, {size.dtype}"
+    ((what, size),) = residual.items()
+    head = f"{name}({sizes}, {size.dtype}"
     if isinstance(status, Tracer):
         return head + ", traced)"
     if size.ndim > 0:
         found = ends(status)
         worst, most = float(jnp.max(size)), int(jnp.max(steps))
-        return (
-            f"{head}, batch={size.shape}, {found}, worst {name}={worst:.1e}, "
+        return screen(
+            f"{head}, batch={size.shape}, {found}, worst {what}={worst:.1e}, "
             f"at most {most} steps)"
         )
-    return (
-        f"{head}, {Status(int(status)).name}, {name}={float(size):.1e}, "
+    return screen(
+        f"{head}, {Status(int(status)).name}, {what}={float(size):.1e}, "
         f"{int(steps)} steps)"
     )
