@@ -39,7 +39,7 @@ def typeset(text: str) -> str:
     """Put LaTeX in place of the formulas of a docstring."""
     text = INDENTED.sub(_display, text)
     for plain, latex in formulas.INLINE.items():
-        # Longer ones come first, and hold no other; a line may end within one.
+        # Longer ones come first, since they hold shorter ones; lines may end within.
         words = r"\s+".join(map(re.escape, plain.split()))
         text = re.sub(words, lambda _, latex=latex: rf"\({latex}\)", text)
     return text

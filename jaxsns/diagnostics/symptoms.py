@@ -35,7 +35,7 @@ class Numbers(NamedTuple):
     f: np.ndarray | None = None
     g: np.ndarray | None = None
     error: float | None = None
-    counted: float | None = None  # tolerance of the solve, where rounding raised it
+    counted: float | None = None  # tolerance of the solve, if above the default
 
     @property
     def banned(self) -> np.ndarray:

@@ -70,7 +70,12 @@ def _means(grid: Grid, rows: jax.Array, columns: jax.Array) -> list[jax.Array]:
 def deviation(grid: Grid, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """[] standard deviation of the costs: variances and covariances of the axes."""
     means = _means(grid, rows, columns)
-    centred = [c - x for c, x in zip(grid.axes(), means, strict=True)]
+    centred = []
+    for k, (c, x) in enumerate(zip(grid.axes(), means, strict=True)):
+        p, q = _counts(grid, rows, columns, k)
+        # Padding may lie anywhere, and is in no unit of the others.
+        counts = (p > 0)[:, None] & (q > 0)[None, :]
+        centred.append(jnp.where(counts, c - x, 0))
     unit = unit_of(jnp.stack([jnp.max(jnp.abs(c)) for c in centred]))
     centred = [c / unit for c in centred]
     square = jnp.zeros((), grid.dtype)

@@ -134,19 +134,24 @@ def _check_size(geometry: Any) -> None:
     )
 
 
-def _check_unit(name: str, unit: jax.Array) -> None:
-    """Raise where points are so far apart that the scale of their costs is NaN."""
-    if is_traced(unit):
-        return
-    far = 1e-5 * forbidden_cost(unit.dtype)
+def _scale(name: str, geometry: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+    """[] scale of the costs; 1 where costs that are not finite leave none.
+
+    The solve then says NONFINITE, and does not blame epsilon. Costs that a function
+    makes of known points raise here.
+    """
+    scale = statistic(name, geometry, a, b)
+    missing = jnp.isnan(scale)
+    far = 1e-5 * forbidden_cost(scale.dtype)
     require(
-        not np.isnan(np.asarray(unit)),
+        is_traced(scale) or not bool(missing),
         lambda: (
-            f"costs must be below {far:.0e} in {unit.dtype}, or relative_to={name!r} "
-            "has no value: divide the points, or the costs and epsilon, by a number; "
-            "got a scale of nan"
+            f"costs must be finite and below {far:.0e} in {scale.dtype}; their scale "
+            f"{name!r}, of which epsilon is a multiple, is nan: look at the cost "
+            "function, or divide points that are far apart by a number"
         ),
     )
+    return jnp.where(missing, 1, scale)
 
 
 # Compiled, since one by one these operations took longer than all other checks.
@@ -361,8 +366,7 @@ def make_problem(
         raise ValueError(f"epsilon must be a scalar; got shape {unit.shape}")
     unit = unit.astype(dtype)
     if relative_to is not None:
-        unit = unit * statistic(relative_to, geometry, masses_a, masses_b)
-        _check_unit(relative_to, unit)
+        unit = unit * _scale(relative_to, geometry, masses_a, masses_b)
     problem = Problem(geometry, masses_a, masses_b, unit, *rhos)
     check_values(problem)
     return problem

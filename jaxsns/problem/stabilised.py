@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry.kernel import Kernel
-from jaxsns.numerics import finite_minus_inf, machine_epsilon
+from jaxsns.numerics import finite_minus_inf, largest_scaling, machine_epsilon
 from jaxsns.problem import marginal
 from jaxsns.problem.marginal import MarginalConstraint
 from jaxsns.problem.problem import Problem, has_gauge
@@ -46,6 +46,18 @@ class Iterate(NamedTuple):
     y: jax.Array  # [m]
     rows: jax.Array  # [n] row sums of the plan, in mass
     error: jax.Array  # [] relative L1 error of the marginals
+
+
+def damped_step(
+    constraint: MarginalConstraint, x: jax.Array, sums: jax.Array
+) -> jax.Array:
+    """[n] change of a log scaling x in a sweep, no longer than a kernel can take.
+
+    Limited after the damping, which makes far more wanted, or far less, a small step;
+    what is longer even so the next kernel makes.
+    """
+    limit = 2 * largest_scaling(x.dtype)
+    return jnp.clip(constraint.tau * constraint.surplus(x, sums), -limit, limit)
 
 
 def column_update(problem: KernelProblem, x: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import control
-from jaxsns.numerics import largest_scaling, longest_step, machine_epsilon
+from jaxsns.numerics import longest_step, machine_epsilon
 from jaxsns.problem import dual, gauge, stabilised
 from jaxsns.problem.problem import Problem
 from jaxsns.problem.stabilised import Iterate, KernelProblem
@@ -69,10 +69,7 @@ def repair(problem: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
 @jax.named_scope("sweep")
 def sweep(problem: KernelProblem, iterate: Iterate) -> Iterate:
     """One Sinkhorn sweep: rows, then columns."""
-    rows = problem.rows
-    surplus = rows.surplus(iterate.x, iterate.rows)
-    limit = 2 * largest_scaling(surplus.dtype)
-    change = jnp.clip(rows.tau * surplus, -limit, limit)
+    change = stabilised.damped_step(problem.rows, iterate.x, iterate.rows)
     return stabilised.evaluate(problem, iterate.x + change)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsns.numerics import largest_scaling, machine_epsilon
+from jaxsns.numerics import machine_epsilon
 from jaxsns.problem import marginal, stabilised
 from jaxsns.problem.marginal import MarginalConstraint
 from jaxsns.problem.stabilised import Iterate, KernelProblem
@@ -40,20 +40,21 @@ def memory(dtype: jnp.dtype, before: Any) -> Memory:
 
 
 def relaxed(
-    constraint: MarginalConstraint, x: jax.Array, sums: jax.Array, omega: jax.Array
+    constraint: MarginalConstraint,
+    x: jax.Array,
+    sums: jax.Array,
+    step: jax.Array,
+    omega: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Change of a log scaling x, omega tau log(wanted / sums), and the dual's gain.
+    """Change of a log scaling x, omega times a plain step, and the dual's gain.
 
+    step: [n] that of a sweep, tau log(wanted / sums).
     Where equality is asked for the dual gains sum_i a_i omega l_i - r_i (exp(omega
     l_i) - 1) by it, l the logarithm; a factor under which it would fall is replaced
     by 1, under which it never does. Source: Lehmann et al., "A note on
     overrelaxation in the Sinkhorn algorithm" (2020), with the exact gain in place of
     their bound.
     """
-    # Longer than a kernel can take only where far less is wanted than there is, or
-    # far more: there the next kernel goes on.
-    limit = 2 * largest_scaling(x.dtype)
-    step = jnp.clip(constraint.tau * constraint.surplus(x, sums), -limit, limit)
 
     def gain(factor):
         plan = jnp.sum(sums * jnp.expm1(factor * step))
@@ -71,10 +72,12 @@ def step(
     del limits
     kernel, rows, columns = problem.kernel, problem.rows, problem.columns
     old, omega = s.iterate, s.memory.omega
-    step_x, gain_x = relaxed(rows, old.x, old.rows, omega)
+    plain = stabilised.damped_step(rows, old.x, old.rows)
+    step_x, gain_x = relaxed(rows, old.x, old.rows, plain, omega)
     x = old.x + step_x
     sums = jnp.exp(old.y) * kernel.transpose_times(jnp.exp(x))
-    step_y, gain_y = relaxed(columns, old.y, sums, omega)
+    plain = stabilised.damped_step(columns, old.y, sums)
+    step_y, gain_y = relaxed(columns, old.y, sums, plain, omega)
     y = old.y + step_y
     after = sums * jnp.exp(step_y)
     if rows.kappa is not None or columns.kappa is not None:

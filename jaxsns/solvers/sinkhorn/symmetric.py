@@ -10,7 +10,7 @@ divergences" (2019), section 3 [D34].
 import jax
 import jax.numpy as jnp
 
-from jaxsns.numerics import finite_minus_inf, largest_scaling
+from jaxsns.numerics import finite_minus_inf
 from jaxsns.problem import dual, stabilised
 from jaxsns.problem.problem import Problem
 from jaxsns.problem.stabilised import Iterate, KernelProblem
@@ -48,9 +48,7 @@ def step(problem: KernelProblem, limits: Limits, s: KernelState) -> Moved:
     """Half a Sinkhorn step of the one potential."""
     del limits
     x = s.iterate.x
-    surplus = problem.rows.surplus(x, s.iterate.rows)
-    limit = 2 * largest_scaling(x.dtype)
-    change = jnp.clip(problem.rows.tau * surplus, -limit, limit)
+    change = stabilised.damped_step(problem.rows, x, s.iterate.rows)
     new = _at(problem, x + 0.5 * change)
     counts = s.counts.plus(sweeps=1)
     return Moved(new, None, jnp.zeros_like(new.error), counts, sweep_record(new.error))

@@ -133,7 +133,9 @@ def _rows_corrected(problem: Problem, f: jax.Array, seen: Swept, omega: jax.Arra
     # Potentials of another rho, or of noise, give sums that overflow.
     lost = rows.real & (lost | ~jnp.isfinite(seen.rows))
     sums = jnp.where(lost, rows.mass, seen.rows)
-    step = relaxed(rows, jnp.zeros_like(f), sums, omega)[0]
+    zero = jnp.zeros_like(f)
+    plain = rows.tau * rows.surplus(zero, sums)  # no kernel limits it
+    step = relaxed(rows, zero, sums, plain, omega)[0]
     new = f + jnp.where(rows.real, problem.epsilon * step, 0)
     some = jnp.any(lost)
     new = control.cond(
@@ -250,7 +252,8 @@ def run(
 
     if problem.rho_a is not None:
         # What is wanted at a start of another rho may overflow, and so would errors.
-        f = jnp.maximum(f, -kernel_loop.OVERFLOW * problem.rho_a)
+        least = -kernel_loop.OVERFLOW * problem.rho_a
+        f = jnp.where(problem.a > 0, jnp.maximum(f, least), f)
     seen = _pass(problem, f, jnp.full_like(problem.b, finite_minus_inf(dtype)), one)
     start = State(
         f=f,
