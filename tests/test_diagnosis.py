@@ -1,5 +1,6 @@
 """`diagnose` names what was put into a problem, and nothing else; `check` raises it."""
 
+import dataclasses
 import importlib
 import pathlib
 import pkgutil
@@ -71,6 +72,8 @@ def test_epsilon_too_small_for_the_dtype():
     found = _names(solution, tolerance=1e-6)
     assert "epsilon too small for the dtype" in found
     assert "stalled" not in found  # one finding a cause
+    beyond = dataclasses.replace(solution, error=jnp.float32(0.5))
+    assert _names(beyond, tolerance=1e-6)[-1] == "stalled"  # rounding is not the cause
     assert "the tolerance is 1.0e-06" in str(jaxsns.diagnose(solution, tolerance=1e-6))
     solution = jaxsns.solve(cost, epsilon=np.float32(1e-4))
     counted = f"the tolerance that counted is {float(solution.tolerance):.1e}"

@@ -179,10 +179,12 @@ def test_unsafe_relaxation_is_replaced_by_the_plain_step():
     sums = jnp.asarray([1e-8, 1.0])
     target = marginal.constraint(masses, None, masses, jnp.asarray(1.0))
     zero, omega = jnp.zeros(2), jnp.asarray(1.95)
-    step, gain = overrelaxed.relaxed(target, zero, sums, omega)
+    plain = jnp.log(masses / sums)
+    step, gain = overrelaxed.relaxed(target, zero, sums, plain, omega)
     np.testing.assert_allclose(step, np.log(np.asarray(masses / sums)))
     assert float(gain) > 0
-    step, _ = overrelaxed.relaxed(target, zero, masses * 1.01, omega)
+    plain = jnp.full(2, jnp.log(1 / 1.01))
+    step, _ = overrelaxed.relaxed(target, zero, masses * 1.01, plain, omega)
     np.testing.assert_allclose(step, 1.95 * np.log(1 / 1.01) * np.ones(2))
 
 

@@ -218,8 +218,11 @@ def _of_solution(
         if gap is not None and solution.method in ("sinkhorn", "fixed"):
             words += f"; plain sweeps need about {max(2.3 / gap, 1):.0f} a digit there"
         yield "step limit", words
-    elif status == Status.STALLED and SMALL not in {name for name, _ in before}:
+    elif status == Status.STALLED:
         floor = symptoms.rounding_error(x)
+        told = SMALL in {name for name, _ in before}
+        if told and error <= symptoms.WITHIN * floor:
+            return  # rounding is the cause, and was named
         yield (
             "stalled",
             f"the error stands at {error:.1e}; rounding explains about {floor:.0e}",

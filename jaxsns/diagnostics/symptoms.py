@@ -17,6 +17,7 @@ LARGEST_DECOMPOSED = 2048  # rows of the smaller side, for singular values [D38]
 # [D38]
 PRODUCT = 0.2  # L1 distance of a plan from the product of its marginals, over its mass
 OUTLIER = 10.0  # times the 90 % quantile of the costs above the least [D38]
+WITHIN = 3  # factor within which `rounding_error` is right [D38]
 FEW = 0.05  # share of the costs, up to which outliers are a handful [D38]
 
 

@@ -106,11 +106,15 @@ def sweep_record(like: jax.Array) -> StepRecord:
     return StepRecord(jnp.asarray(StepKind.SWEEP, jnp.int32), jnp.zeros_like(like))
 
 
+def _in_range(x: jax.Array) -> jax.Array:
+    """[] bool: whether a kernel has all the entries that count at x."""
+    return jnp.max(jnp.abs(x)) <= largest_scaling(x.dtype)
+
+
 def _going(method: Method, limits: Limits, s: KernelState) -> jax.Array:
     """[] bool: whether there is another step to be made on this kernel."""
-    x = s.iterate.x
-    in_range = jnp.max(jnp.abs(x)) <= largest_scaling(x.dtype)
-    more = (s.iterate.error > limits.target) & (s.step < limits.max_steps) & in_range
+    more = (s.iterate.error > limits.target) & (s.step < limits.max_steps)
+    more &= _in_range(s.iterate.x)
     if method.idle_steps is not None:
         more &= s.idle < method.idle_steps
     return more & ~continuation.hopeless(limits, s)
@@ -261,6 +265,10 @@ def solve(
         # Steps of an unusable kernel would be made of nothing: none is made on it.
         stopped = limits._replace(max_steps=jnp.where(unusable, 0, limits.max_steps))
         end = on_kernel(method, kernel, stopped, state)
+        # Steps may have been cut short on rows of which next to nothing is wanted, and
+        # no error shows it: a sweep in the log domain makes them whole.
+        cut = ~_in_range(end.iterate.x) & ~(end.iterate.error > limits.target)
+        unusable |= cut
         f, g = kernel.potentials(end.iterate.x, end.iterate.y)
         f = control.cond(
             unusable,

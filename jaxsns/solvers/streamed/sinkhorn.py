@@ -250,10 +250,6 @@ def run(
             counts=s.counts.plus(passes=passes),
         )
 
-    if problem.rho_a is not None:
-        # What is wanted at a start of another rho may overflow, and so would errors.
-        least = -kernel_loop.OVERFLOW * problem.rho_a
-        f = jnp.where(problem.a > 0, jnp.maximum(f, least), f)
     seen = _pass(problem, f, jnp.full_like(problem.b, finite_minus_inf(dtype)), one)
     start = State(
         f=f,
@@ -262,7 +258,7 @@ def run(
         in_window=zero,
         start_error=seen.error,
         start_value=seen.value,
-        best=jnp.where(jnp.isnan(seen.error), jnp.inf, seen.error),
+        best=seen.error,
         idle=zero,
         error=jnp.asarray(jnp.inf, dtype),
         step=zero,
