@@ -135,23 +135,18 @@ def _check_size(geometry: Any) -> None:
 
 
 def _scale(name: str, geometry: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-    """[] scale of the costs; 1 where costs that are not finite leave none.
-
-    The solve then says NONFINITE, and does not blame epsilon. Costs that a function
-    makes of known points raise here.
-    """
+    """[] scale of the costs; raise where known costs are not finite and leave none."""
     scale = statistic(name, geometry, a, b)
-    missing = jnp.isnan(scale)
     far = 1e-5 * forbidden_cost(scale.dtype)
     require(
-        is_traced(scale) or not bool(missing),
+        is_traced(scale) or not np.isnan(np.asarray(scale)),
         lambda: (
             f"costs must be finite and below {far:.0e} in {scale.dtype}; their scale "
             f"{name!r}, of which epsilon is a multiple, is nan: look at the cost "
             "function, or divide points that are far apart by a number"
         ),
     )
-    return jnp.where(missing, 1, scale)
+    return scale
 
 
 # Compiled, since one by one these operations took longer than all other checks.
