@@ -1,7 +1,8 @@
-"""Draws the picture at the top of the README: `python -m experiments.quickstart.hero`.
+"""Draws the pictures at the top of the README and of the site's first page.
 
 Points follow the gradient of the Sinkhorn divergence to a ring. The starting points
-are a Gaussian cloud; every one of them is drawn with its way so far.
+are a Gaussian cloud; every one of them is drawn with its way so far. The README has
+the animation, and the site four of its frames: `python -m experiments.quickstart.hero`.
 """
 
 from pathlib import Path
@@ -9,14 +10,20 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 import jaxsns
 
 POINTS, FRAMES = 150, (0, 4, 12, 80)
+MOVING = (*range(20), *range(20, 81, 5))  # steps of the animation
+TIME, LAST = 80, 800  # milliseconds of a frame, and of the last: 3.4 s in all
+PLAYS, COLOURS = 3, 64  # it does not move for ever; colours of a frame
 RATE = 0.06  # share of the gradient per unit of mass that a point follows in a step
 EPSILON = 0.02  # in units of squared distance; the ring has radius 1
-OUTPUT = Path(__file__).parents[2] / "docs" / "assets" / "hero.png"
+OUTPUT = Path(__file__).parents[2] / "docs" / "assets"
 
 
 def clouds() -> tuple[jax.Array, jax.Array]:
@@ -42,28 +49,50 @@ def flow(start: jax.Array, ring: jax.Array) -> jax.Array:
     return jnp.concatenate([start[None], last])
 
 
-def draw(path: np.ndarray, ring: np.ndarray) -> Figure:
+def frame(axis: Axes, path: np.ndarray, ring: np.ndarray, step: int) -> None:
+    """Draw the points after some steps, with their ways so far."""
+    color = np.arctan2(*(path[-1] - path[-1].mean(axis=0)).T)
+    axis.scatter(*ring.T, s=22, color="0.85")
+    for point in range(POINTS):
+        axis.plot(*path[: step + 1, point].T, color="0.75", linewidth=0.4)
+    axis.scatter(*path[step].T, s=12, c=color, cmap="hsv", alpha=0.8)
+    axis.set_title(f"step {step}", fontsize=10)
+    axis.set(aspect="equal", xlim=(-1.4, 1.2), ylim=(-1.2, 1.2))
+    axis.axis("off")
+
+
+def strip(path: np.ndarray, ring: np.ndarray) -> Figure:
     """Draw one panel a frame."""
     figure = Figure(figsize=(10, 2.6), layout="constrained")
-    color = np.arctan2(*(path[-1] - path[-1].mean(axis=0)).T)
     axes = figure.subplots(1, len(FRAMES), sharex=True, sharey=True)
-    for axis, frame in zip(axes, FRAMES, strict=True):
-        axis.scatter(*ring.T, s=22, color="0.85")
-        for point in range(POINTS):
-            axis.plot(*path[: frame + 1, point].T, color="0.75", linewidth=0.4)
-        axis.scatter(*path[frame].T, s=12, c=color, cmap="hsv", alpha=0.8)
-        axis.set_title(f"step {frame}", fontsize=10)
-        axis.set_aspect("equal")
-        axis.axis("off")
+    for axis, step in zip(axes, FRAMES, strict=True):
+        frame(axis, path, ring, step)
     return figure
 
 
+def animation(path: np.ndarray, ring: np.ndarray) -> list[Image.Image]:
+    """Draw the way in one panel, an image a step."""
+    images = []
+    for step in MOVING:
+        figure = Figure(figsize=(3.4, 3.4), dpi=110, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        frame(figure.subplots(), path, ring, step)
+        canvas.draw()
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        images.append(image.quantize(COLOURS))
+    return images
+
+
 def main() -> None:
-    """Make the picture."""
+    """Make the pictures."""
     start, ring = clouds()
-    path = np.asarray(flow(start, ring))
-    OUTPUT.parent.mkdir(exist_ok=True)
-    draw(path, np.asarray(ring)).savefig(OUTPUT, dpi=160)
+    path, ring = np.asarray(flow(start, ring)), np.asarray(ring)
+    OUTPUT.mkdir(exist_ok=True)
+    strip(path, ring).savefig(OUTPUT / "hero.png", dpi=160)
+    first, *others = animation(path, ring)
+    times = [*[TIME] * len(others), LAST]
+    name = OUTPUT / "hero.gif"
+    first.save(name, save_all=True, append_images=others, duration=times, loop=PLAYS)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def check(solution: S) -> S:
             if bad != Status.CONVERGED:
                 checkify.check(
                     jnp.all(status != code(bad)),
-                    describe(bad) + f" ({name} {{off}})",
+                    describe(bad) + f" ({name} {{off:.2e}})",
                     off=off,
                 )
     return solution

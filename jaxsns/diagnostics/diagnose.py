@@ -62,8 +62,7 @@ CURES = {
     "float64",
     "hardly any mass is moved": "raise rho to about the cost of the moves that you "
     "expect",
-    "step limit": "raise max_steps or tolerance; if you chose 'sinkhorn' or 'sns', "
-    "use 'auto', which follows a path in epsilon",
+    "step limit": "raise max_steps or tolerance",
     "stalled": "raise tolerance or epsilon, use float64; with method 'sns' use 'auto'",
     "overflow": "the values given are finite: look at init, and at derivatives "
     "of what made them",
@@ -217,6 +216,8 @@ def _of_solution(
         )
         if gap is not None and solution.method in ("sinkhorn", "fixed"):
             words += f"; plain sweeps need about {max(2.3 / gap, 1):.0f} a digit there"
+        if solution.method in ("sinkhorn", "sns"):
+            words += "; 'auto' follows a path in epsilon and needs fewer steps"
         yield "step limit", words
     elif status == Status.STALLED:
         floor = symptoms.rounding_error(x)
