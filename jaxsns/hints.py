@@ -6,6 +6,7 @@ The names are those of OTT-JAX, POT and GeomLoss; docs/migration.md has whole pr
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,6 +17,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound=type)
 
 NOTHING = "no argument: "  # begins the hint of what nothing here stands for
+GIVE = "give it"  # and that of what another function takes
 # Arguments of other libraries, and what does their work here.
 ARGUMENTS = {
     "tau_a": "rho_a, with rho = epsilon tau / (1 - tau); leave it out for tau = 1",
@@ -41,6 +43,12 @@ ARGUMENTS = {
     "tau": "rho, with rho = epsilon tau / (1 - tau); leave it out for tau = 1",
     "ranks": "no argument: marginals without mass are masked by a and b",
     "backend": "streamed=True or False of a PointCloud; None chooses",
+    "mask": "where, the elements that count, or zero masses in a and b",
+    "static_b": "no argument: all derivatives are there, use lax.stop_gradient",
+    "sinkhorn_kwargs": "the keywords themselves, which go to solve",
+    "solve_kwargs": "the keywords themselves, which go to solve",
+    "weights_a": "a, the masses",
+    "weights_b": "b, the masses",
     "debias": "no argument: sinkhorn_divergence is debiased, solve is not",
     "scaling": "no argument: methods choose their path in epsilon",
     "diameter": "no argument: methods choose their path in epsilon",
@@ -68,10 +76,11 @@ ARGUMENTS = {
 }
 # The same of arguments that here belong to the solve, not to a geometry.
 ELSEWHERE = {
-    "epsilon": "the argument of solve",
-    "relative_to": "the argument of solve",
-    "scale_cost": "the argument of solve",
+    name: f"{GIVE} to the solve, solve(geometry, {name}=...)"
+    for name in ("epsilon", "relative_to", "scale_cost")
 }
+ITS_OWN = re.compile(r"\w+")  # a hint begins with the name of an argument
+UNEXPECTED = re.compile(r"(\w+\.)*\w+\(\) (got an unexpected keyword argument .*)")
 # Attributes of geometries; what a geometry has itself is not asked for here.
 GEOMETRY_ATTRIBUTES = {
     "epsilon": "epsilon of solve, or of the Problem",
@@ -85,6 +94,8 @@ GEOMETRY_ATTRIBUTES = {
     "is_online": "streamed",
     "subset": "x[rows] and y[columns], in a new geometry",
 }
+# Attributes of results without an entropy.
+UNREGULARISED = {"reg_ot_cost": "value; it has no entropy"}
 # Attributes of results.
 ATTRIBUTES = {
     "matrix": "plan(), a method: it forms [n, m] numbers",
@@ -121,20 +132,39 @@ ATTRIBUTES = {
 
 def answered(function: Callable[P, T], more: dict[str, str] | None = None):
     """Let a function answer to argument names of other libraries with its own."""
-    known = set(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    known = {k: v.kind for k, v in parameters.items() if k != "self"}
     names = {k: v for k, v in (ARGUMENTS | (more or {})).items() if k not in known}
 
     @functools.wraps(function)
     def asked(*args: P.args, **kwargs: P.kwargs) -> T:
         for name in names.keys() & kwargs.keys():
-            instead = names[name]
-            advice = f"use {instead}"
-            if instead.startswith(NOTHING):
-                advice = f"there is nothing to set: {instead.removeprefix(NOTHING)}"
+            advice = _advice(names[name], known)
             raise TypeError(f"no argument {name!r} here; {advice}")
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            found = UNEXPECTED.fullmatch(str(error))
+            if found is None or not any(repr(k) in found[2] for k in kwargs):
+                raise
+        # What it hands on, to `solve` say, is told in the name of what was called.
+        name = function.__qualname__.removesuffix(".__init__")
+        raise TypeError(f"{name}() {found[2]}")
 
     return asked
+
+
+def _advice(hint: str, known: dict[str, Any]) -> str:
+    """A hint, or the arguments that there are if it names none of these."""
+    if hint.startswith(NOTHING):
+        return f"there is nothing to set: {hint.removeprefix(NOTHING)}"
+    if hint.startswith(GIVE):
+        return hint
+    found = ITS_OWN.match(hint)
+    options = inspect.Parameter.VAR_KEYWORD in known.values()
+    if options or (found and found[0] in known):
+        return f"use {hint}"
+    return f"the arguments are {', '.join(known)}"
 
 
 def geometry(cls: C) -> C:

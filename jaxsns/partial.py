@@ -27,7 +27,7 @@ from jaxsns.solver import initial, solve
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("extended",),
+    data_fields=("extended", "problem"),
     meta_fields=("virtual_row", "virtual_column"),
 )
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -36,11 +36,13 @@ class PartialSolution:
 
     Attributes:
       extended: the solution with the virtual atoms, which stand last.
+      problem: what was given, without virtual atoms.
       virtual_row: whether there is a virtual row.
       virtual_column: whether there is a virtual column.
     """
 
     extended: Solution
+    problem: Problem
     virtual_row: bool
     virtual_column: bool
 
@@ -161,6 +163,10 @@ class PartialSolution:
     def __repr__(self) -> str:
         """Say what was solved, virtual atoms included."""
         return "Partial" + repr(self.extended)
+
+    def _repr_html_(self) -> str:
+        """Say the same in a table, for notebooks."""
+        return self.extended._table("PartialSolution")
 
 
 def _checked_share(share: Any, dtype: Any) -> jax.Array:
@@ -294,4 +300,5 @@ def solve_partial(
     start = initial(problem, init)
     if start is not None:
         start = _with_virtual(extended, *start, row, column)
-    return PartialSolution(solve(extended, init=start, **options), row, column)
+    solution = solve(extended, init=start, **options)
+    return PartialSolution(solution, problem, row, column)

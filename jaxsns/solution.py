@@ -294,15 +294,25 @@ class Solution:
 
     def _repr_html_(self) -> str:
         """Say the same in a table, for notebooks; no pass is made."""
-        if isinstance(self.status, Tracer) or self.f.ndim > 1:
-            return summary.table("Solution", [("batch", repr(self))])
+        return self._table("Solution")
+
+    def _table(self, title: str) -> str:
+        if isinstance(self.status, Tracer):
+            return summary.table(title, [("problem", f"{self._sizes()}, traced")])
+        if self.f.ndim > 1:
+            rows = [
+                ("status", summary.ends(self.status)),
+                ("problem", f"{self._sizes()}, batch {self.f.shape[:-1]}"),
+                ("result", f"worst error {float(np.max(np.asarray(self.error))):.2e}"),
+            ]
+            return summary.table(title, rows)
         rows = [
             ("status", describe(int(self.status))),
             ("problem", f"{self._sizes()}, epsilon {float(self.epsilon):.4g}"),
             ("result", self._errors()),
             ("work", f"{self._work()} (method {self.method!r})"),
         ]
-        return summary.table("Solution", rows)
+        return summary.table(title, rows)
 
     def _sizes(self) -> str:
         return f"{self.f.shape[-1]} x {self.g.shape[-1]}, {self.f.dtype}"
@@ -314,8 +324,10 @@ class Solution:
     def _work(self) -> str:
         c = self.counts
         return (
-            f"{int(c.sweeps)} sweeps, {int(c.newton_steps)} Newton steps, "
-            f"{int(c.linear_steps)} linear-solver steps, {int(c.passes)} passes"
+            f"{summary.number(c.sweeps, 'sweep')}, "
+            f"{summary.number(c.newton_steps, 'Newton step')}, "
+            f"{summary.number(c.linear_steps, 'linear-solver step')}, "
+            f"{summary.number(c.passes, 'pass', 'passes')}"
         )
 
 

@@ -76,7 +76,7 @@ def test_epsilon_too_small_for_the_dtype():
     assert _names(beyond, tolerance=1e-6)[-1] == "stalled"  # rounding is not the cause
     assert "the tolerance is 1.0e-06" in str(jaxsns.diagnose(solution, tolerance=1e-6))
     solution = jaxsns.solve(cost, epsilon=np.float32(1e-4))
-    counted = f"the tolerance that counted is {float(solution.tolerance):.1e}"
+    counted = f"the default tolerance was raised to {float(solution.tolerance):.1e}"
     assert counted in " ".join(str(jaxsns.diagnose(solution)).split())
     # The estimate is that of the error: measured ratios lie between 0.35 and 1.6.
     numbers = diagnosis._numbers(solution.problem, 1e-6)[0]
@@ -330,3 +330,37 @@ def test_masses_are_named_and_not_what_follows_from_them():
     words = jaxsns.diagnose(np.eye(3), a).findings
     assert [x.name for x in words] == ["bad mass"]
     assert words[0].what.startswith("a has 1 mass that is")
+
+
+def test_the_tolerance_is_that_of_the_solve():
+    cost = R.random((60, 60)).astype(np.float32)
+    loose = jaxsns.solve(cost, epsilon=np.float32(1e-3), tolerance=np.float32(1e-2))
+    assert loose.converged
+    assert jaxsns.diagnose(loose).names == ()
+    tight = jaxsns.solve(cost, epsilon=np.float32(0.05), tolerance=np.float32(1e-8))
+    assert tight.status == jaxsns.Status.STALLED
+    assert "the tolerance is 1.0e-08" in str(jaxsns.diagnose(tight))
+
+
+def test_partial_findings_are_about_what_was_given():
+    x, y = R.random((9, 2)), R.random((8, 2))
+
+    @jax.jit
+    def run(x, share):
+        return jaxsns.solve_partial(jaxsns.PointCloud(x, y), epsilon=0.1, share=share)
+
+    (finding,) = jaxsns.diagnose(run(np.where(x == x[0, 0], np.nan, x), 0.5)).findings
+    assert finding.what.startswith("x has 1 entry")
+    assert jaxsns.diagnose(run(x, 1.5)).names == ("share out of range",)
+    assert jaxsns.diagnose(run(x, 0.5)).names == ()
+
+
+@pytest.mark.parametrize("scale", ["std", "max", "mean", "median", "within"])
+def test_a_scale_without_permitted_pairs_is_one(scale):
+    nothing = np.full((3, 4), np.inf)
+    options = {"epsilon": 0.1, "relative_to": scale}
+    solution = jaxsns.solve(nothing, **options)
+    assert solution.status == jaxsns.Status.INFEASIBLE
+    assert float(solution.epsilon) == 0.1
+    relaxed = jaxsns.solve(nothing, rho_a=1.0, rho_b=2.0, **options)
+    np.testing.assert_allclose(relaxed.value, 3.0, rtol=1e-12)  # nothing is moved

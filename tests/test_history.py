@@ -324,7 +324,7 @@ def _progress_on(monkeypatch, out):
     return out.getvalue()
 
 
-LAST = r"jaxsns: problem 3 of 3, CONVERGED after \d+ steps, error \S+ \(to 1.0e-10\) *"
+LAST = r"jaxsns: 3 problems, CONVERGED: 3, worst error \S+ \(to 1.0e-10\) *"
 
 
 def test_lines_where_nothing_can_be_redrawn(monkeypatch):

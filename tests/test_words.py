@@ -43,7 +43,7 @@ def test_other_doors_name_it_as_well():
         jaxsns.fixed_support_barycentre(
             COST, np.full((2, 3), 1 / 3), epsilon=0.1, tolerance="1"
         )
-    with pytest.raises(TypeError, match="'epsilon' here; use the argument of solve"):
+    with pytest.raises(TypeError, match="'epsilon' here; give it to the solve"):
         jaxsns.PointCloud(COST, COST, epsilon=0.1)
     with pytest.raises(TypeError, match="'tau_a' here"):
         jaxsns.sinkhorn_divergence(COST, COST, tau_a=0.1)
@@ -113,3 +113,23 @@ def test_arrays_in_buckets_come_back_in_order():
         ragged.bucketed(xs, sizes=(16,))
     with pytest.raises(ValueError, match="all of one length"):
         ragged.bucketed(xs, ys[:2])
+
+
+def test_hints_name_what_the_called_function_has():
+    for call, words in [
+        (
+            lambda: jaxsns.solve_exact(COST, reg=1.0),
+            "the arguments are cost, a, b, gap",
+        ),
+        (lambda: jaxsns.Grid((np.arange(3.0),), epsilon=0.1), "give it to the solve"),
+        (
+            lambda: jaxsns.sinkhorn_divergence(COST, COST, foo=1),
+            "^sinkhorn_divergence()",
+        ),
+        (lambda: jaxsns.solve_quadratic(COST, COST, max_iterations=3), "use max_steps"),
+        (lambda: jaxsns.soft_sort(COST[0], reg=0.1), "use epsilon"),
+    ]:
+        with pytest.raises(TypeError, match=words):
+            call()
+    with pytest.raises(AttributeError, match="it has no entropy"):
+        _ = jaxsns.solve_exact(COST).reg_ot_cost

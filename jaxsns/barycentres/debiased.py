@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxsns import control
+from jaxsns import control, hints
 from jaxsns.barycentres import fixed_support
 from jaxsns.barycentres.measures import Measures, over_measures, weighted_sum
 from jaxsns.geometry import CostLike
@@ -126,6 +126,7 @@ def _swept(measures: Measures, self_cost: jax.Array, steps: int):
     return mass, f, g, h, error
 
 
+@hints.answered
 def debiased_barycentre(
     costs: CostLike,
     masses: ArrayLike,

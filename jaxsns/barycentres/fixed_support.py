@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxsns import hints
 from jaxsns.barycentres import bregman
 from jaxsns.barycentres.fixed_support_derivative import attach
 from jaxsns.barycentres.measures import Measures
@@ -181,6 +182,7 @@ def validity(masses, weights, slack: float, *positive: jax.Array) -> jax.Array:
     return jnp.where(fine, status, code(Status.INVALID_INPUT)).astype(jnp.int32)
 
 
+@hints.answered
 def fixed_support_barycentre(
     costs: CostLike,
     masses: ArrayLike,

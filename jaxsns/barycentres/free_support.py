@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxsns import hints
 from jaxsns.barycentres.fixed_support import (
     as_measures,
     positive_scalar,
@@ -218,6 +219,7 @@ def _as_b(b: Any, size: int, masses: jax.Array, slack: float) -> jax.Array:
     return b
 
 
+@hints.answered
 def free_support_barycentre(
     points: ArrayLike,
     masses: ArrayLike,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import control
+from jaxsns import control, hints
 from jaxsns.bijection import blocks as halving
 from jaxsns.bijection.blocks import Blocks
 from jaxsns.bijection.solution import Bijection
@@ -149,6 +149,7 @@ def _clouds(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
     return x.astype(dtype), y.astype(dtype)
 
 
+@hints.answered
 def solve_bijection(
     x: ArrayLike,
     y: ArrayLike,

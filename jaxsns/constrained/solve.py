@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import control
+from jaxsns import control, hints
 from jaxsns.constrained.solution import ConstrainedSolution
 from jaxsns.geometry import CostLike, Dense
 from jaxsns.linear import lapack
@@ -235,6 +235,7 @@ def _checked(constraints: Any, shape: tuple[int, int], dtype: Any):
     return tuple(jnp.stack(x) for x in rows)
 
 
+@hints.answered
 def solve_constrained(
     cost: CostLike,
     constraints: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]],

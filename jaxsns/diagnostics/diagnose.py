@@ -19,6 +19,7 @@ from jaxsns.problem.inputs import as_float, make_problem
 from jaxsns.problem.offsets import reduce
 from jaxsns.problem.problem import Problem
 from jaxsns.recording import summary
+from jaxsns.recording.summary import number
 from jaxsns.solution import Solution
 from jaxsns.status import Status, describe
 
@@ -40,6 +41,7 @@ CURES = {
     "no mass": "give every side some mass; leave empty elements out of a batch, or "
     "mask their results",
     "rho not positive": "give a rho > 0, or None for equality",
+    "share out of range": "give a share > 0 and <= 1, of the smaller total",
     "masses differ": "normalise both (a / a.sum()), or allow the difference: rho_a, "
     "rho_b or solve_partial",
     "infeasible": "permit more pairs, or give one side a penalty (rho_a or rho_b) in "
@@ -55,8 +57,8 @@ CURES = {
     "(round_to_feasible, round_to_permutation)",
     "costs far from zero": "subtract the smallest cost, which changes no plan as "
     "long as both marginals are met exactly",
-    "epsilon too small for the dtype": "use float64 (jax_enable_x64), raise epsilon, "
-    "or raise tolerance above that error",
+    "epsilon too small for the dtype": "use float64 (jax_enable_x64) or raise epsilon; "
+    "no tolerance below that error can be met",
     "ill-conditioned potentials": "use the plan, value or barycentric projection, "
     "which do not see the constants; for derivatives of f and g raise epsilon or use "
     "float64",
@@ -167,6 +169,17 @@ def _centred(problem: Problem) -> Problem:
     return problem if parts is None else parts[0]
 
 
+def _with_tolerance(x: Numbers, rows: slice, asked: float) -> Numbers:
+    """What the solve was asked for; a default may have been raised for rounding."""
+    some = _some(x, rows)
+    if not (asked > 0 and some.used.size):
+        return x  # other findings say why
+    near = 2 * symptoms.WITHIN * symptoms.rounding_error(some)
+    if x.tolerance < asked <= near:
+        return x._replace(raised=asked)
+    return x._replace(tolerance=asked)
+
+
 def _some(x: Numbers, rows: slice) -> Numbers:
     """Only the rows whose costs are known."""
     one = lambda v: None if v is None else v[rows]
@@ -210,8 +223,8 @@ def _of_solution(
     status = Status(int(solution.status))
     if status == Status.MAX_STEPS:
         words = (
-            f"{int(solution.counts.sweeps)} sweeps and "
-            f"{int(solution.counts.newton_steps)} Newton steps by method "
+            f"{number(solution.counts.sweeps, 'sweep')} and "
+            f"{number(solution.counts.newton_steps, 'Newton step')} by method "
             f"'{solution.method}' left an error of {error:.1e}"
         )
         if gap is not None and solution.method in ("sinkhorn", "fixed"):
@@ -267,9 +280,27 @@ def _of_divergence(divergence: Divergence, tolerance: Any) -> Diagnosis:
     seen: dict[str, Finding] = {}
     for k, part in zip(TERMS, divergence.parts, strict=True):
         for x in diagnose(part, tolerance=tolerance).findings:
+            # Their constants cancel in the value: a cloud meets itself in small blocks.
+            if k != "ab" and x.name == "ill-conditioned potentials":
+                continue
             what = f"{k}: {x.what}"
             seen.setdefault(x.name, dataclasses.replace(x, what=what))
     return Diagnosis(head, tuple(seen.values()))
+
+
+def _of_partial(solution: PartialSolution, tolerance: Any) -> Diagnosis:
+    """What was given comes first, then what the solve with virtual atoms found."""
+    solution, words = _lane(solution)
+    problem, extended = solution.problem, solution.extended.problem
+    given = symptoms.bad_values(_numbers(problem, tolerance)[0])
+    found = [(name, what) for name, what in given if name in VALUES]
+    virtual = np.append(np.asarray(extended.a), np.asarray(extended.b))
+    if not found and np.isnan(virtual).any():
+        found = [("share out of range", "share is not in (0, 1]")]
+    if not found:
+        return diagnose(solution.extended, tolerance=tolerance)
+    head = words + describe(int(solution.status))
+    return Diagnosis(head, tuple(Finding(n, w, CURES[n]) for n, w in found))
 
 
 def _renamed(what: str, names: tuple[str, str]) -> str:
@@ -324,12 +355,18 @@ def diagnose(
     if isinstance(subject, Divergence):
         return _of_divergence(subject, tolerance)
     if isinstance(subject, PartialSolution):
-        subject = subject.extended
+        return _of_partial(subject, tolerance)
     if not known:
         # Under jit bad values do not raise, and here they are what is looked for.
         make = functools.partial(
             make_problem, relative_to=relative_to, scale_cost=scale_cost
         )
+        if hasattr(subject, "raise_if_failed"):
+            raise TypeError(
+                "diagnose takes costs, a Problem, or what solve, solve_partial or "
+                f"sinkhorn_divergence return; got {type(subject).__name__}, whose "
+                "status and raise_if_failed() say how it ended"
+            )
         if not isinstance(subject, PointCloud | Dense | Grid):
             subject = as_float("subject", subject)
         numbers = {k: as_float(k, v) for k, v in numbers.items() if v is not None}
@@ -347,8 +384,8 @@ def diagnose(
             problem, f, g = solution.core
         x, rows = _numbers(problem, tolerance)
         x = x._replace(f=_host(f), g=_host(g), error=float(solution.error))
-        if tolerance is None and float(solution.tolerance) > x.tolerance:
-            x = x._replace(counted=float(solution.tolerance))
+        if tolerance is None:
+            x = _with_tolerance(x, rows, float(solution.tolerance))
         out = _of_problem(solution.problem, x, rows)
         if not any(name == "infeasible" for name, _ in out):
             whole = rows == slice(None)

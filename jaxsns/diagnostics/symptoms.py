@@ -36,7 +36,7 @@ class Numbers(NamedTuple):
     f: np.ndarray | None = None
     g: np.ndarray | None = None
     error: float | None = None
-    counted: float | None = None  # tolerance of the solve, if above the default
+    raised: float | None = None  # to what the solve raised the default tolerance
 
     @property
     def banned(self) -> np.ndarray:
@@ -264,8 +264,8 @@ def precision(x: Numbers) -> Found:
     floor = rounding_error(x)
     if floor > x.tolerance:
         words = f"the tolerance is {x.tolerance:.1e}"
-        if x.counted is not None:
-            words = f"the tolerance that counted is {x.counted:.1e}"
+        if x.raised is not None:
+            words = f"the default tolerance was raised to {x.raised:.1e}"
         yield (
             "epsilon too small for the dtype",
             f"rounding of potentials of size {potential_size(x):.3g} over epsilon = "

@@ -72,7 +72,7 @@ class ExactSolution:
 
     def __getattr__(self, name: str):
         """Answer to names of other libraries."""
-        raise hints.attribute(self, name)
+        raise hints.attribute(self, name, hints.ATTRIBUTES | hints.UNREGULARISED)
 
     @property
     def converged(self) -> jax.Array:

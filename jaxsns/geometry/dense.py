@@ -29,6 +29,7 @@ class Largest(NamedTuple):
     indices: jax.Array  # [n, k] int32, where in its row each one stands
 
 
+@hints.geometry
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dense:

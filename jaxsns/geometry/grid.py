@@ -18,6 +18,7 @@ from jaxsns.numerics import finite_minus_inf
 Arrays = tuple[jax.Array, ...]
 
 
+@hints.geometry
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("x", "y", "matrices", "factor"),

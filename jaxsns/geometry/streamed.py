@@ -312,8 +312,11 @@ class Streamed:
         if not self.may_forbid:
             some = (jnp.sum(side, dtype=zero.dtype) for side in (rows, columns))
             count = math.prod(some, start=one)
-        mean = total / count
         largest = top[jnp.argmax(jax.lax.stop_gradient(top))]
+        # Where no pair is permitted every scale is zero, as of stored costs.
+        largest = jnp.where(count > 0, largest, 0)
+        count = jnp.maximum(count, 1)
+        mean = total / count
         unit = unit_of(jnp.stack([largest, mean]))
 
         def second(z, real, shared):

@@ -5,13 +5,14 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import control
+from jaxsns import control, hints
 from jaxsns.geometry import Dense
 from jaxsns.problem import arguments
 from jaxsns.problem.inputs import as_float
 from jaxsns.solver import solve
 
 
+@hints.answered
 def dustbin_matching(
     scores: ArrayLike,
     dustbin: ArrayLike,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import control
+from jaxsns import control, hints
 from jaxsns.linear.mapping import in_chunks
 from jaxsns.numerics import smallest_normal
 from jaxsns.problem import arguments
@@ -82,6 +82,7 @@ def _projected(logits: jax.Array, offset: jax.Array, steps: int, exact: str):
     return out.reshape(logits.shape)
 
 
+@hints.answered
 def sinkhorn_projection(
     logits: ArrayLike,
     steps: int = 20,

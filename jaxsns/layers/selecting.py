@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import hints
 from jaxsns.layers import ordering
 from jaxsns.problem import arguments
 from jaxsns.problem.arguments import nan_unless, usable
@@ -38,6 +39,7 @@ def _quantile(values, weights, epsilon, tolerance, q, width):
     return level(q) if q.ndim == 0 else jax.vmap(level)(q)
 
 
+@hints.answered
 def soft_top_k(
     values: ArrayLike,
     k: ArrayLike,
@@ -82,6 +84,7 @@ def soft_top_k(
     return ordering.axis_back(out, axis, return_solution)
 
 
+@hints.answered
 def soft_quantile(
     values: ArrayLike,
     q: ArrayLike,

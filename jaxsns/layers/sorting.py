@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import hints
 from jaxsns.layers import ordering
 from jaxsns.problem.arguments import nan_unless, usable
 
@@ -32,6 +33,7 @@ def _rank(values, where, epsilon, tolerance):
     return jnp.where(where, out, jnp.nan), solution
 
 
+@hints.answered
 def soft_sort(
     values: ArrayLike,
     *,
@@ -76,6 +78,7 @@ def soft_sort(
     return ordering.axis_back(out, axis, return_solution)
 
 
+@hints.answered
 def soft_rank(
     values: ArrayLike,
     *,

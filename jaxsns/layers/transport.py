@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import control
+from jaxsns import control, hints
 from jaxsns.geometry import Dense, PointCloud
 from jaxsns.geometry.costs import CostFunction
 from jaxsns.losses.divergence import Divergence, sinkhorn_divergence
@@ -61,6 +61,7 @@ def _given(out: jax.Array, solution: Any, depth: int, return_solution: bool):
     return (out, solution) if return_solution else out
 
 
+@hints.answered
 def transport_loss(
     predictions: ArrayLike,
     targets: ArrayLike,
@@ -118,6 +119,7 @@ def transport_loss(
     return _given(divergence.value, divergence, depth, return_solution)
 
 
+@hints.answered
 def transport_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -174,6 +176,7 @@ def transport_attention(
     return (out, solution) if return_solution else out
 
 
+@hints.answered
 def transport_pooling(
     features: ArrayLike,
     prototypes: ArrayLike,

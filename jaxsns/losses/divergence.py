@@ -157,8 +157,8 @@ class Divergence:
                 words += [
                     Status(int(part.status)).name,
                     f"marginal error {float(part.error):.1e}",
-                    f"{int(part.counts.sweeps)} sweeps",
-                    f"{int(part.counts.newton_steps)} Newton steps",
+                    summary.number(part.counts.sweeps, "sweep"),
+                    summary.number(part.counts.newton_steps, "Newton step"),
                 ]
             lines.append((name, ", ".join(words)))
         return lines
@@ -173,7 +173,8 @@ class Divergence:
             try:
                 part.raise_if_failed()
             except NotConvergedError as error:
-                raise NotConvergedError(f"{name}, {TERMS[name]}: {error}") from None
+                words = " ".join(f"{name}, {TERMS[name]}: {error}".split())
+                raise NotConvergedError(summary.screen(words)) from None
         return self
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import hints
 from jaxsns.numerics import matmul
 from jaxsns.problem import arguments
 from jaxsns.problem.checks import coarseness, mass_slack
@@ -127,6 +128,7 @@ def _mean_map(x, y, a, b, directions):
     return x + matmul((targets - along).T, directions) * (d / k)
 
 
+@hints.answered
 def sliced_wasserstein(
     x: ArrayLike,
     y: ArrayLike,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxsns import hints
 from jaxsns.numerics import matmul
 from jaxsns.solution import require_converged
 from jaxsns.status import Status, code
@@ -39,6 +40,10 @@ class LowRankSolution:
     full_cost: jax.Array
     error: jax.Array
     status: jax.Array
+
+    def __getattr__(self, name: str):
+        """Answer to names of other libraries."""
+        raise hints.attribute(self, name)
 
     @property
     def converged(self) -> jax.Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import hints
 from jaxsns.geometry import CostLike, PointCloud
 from jaxsns.low_rank import clustering
 from jaxsns.low_rank.clustering import Pairs
@@ -74,6 +75,7 @@ def _from_labels(solution: Solution, labels: jax.Array, rank: int) -> Factors:
     return q, to_feasible(solution.apply(members, axis=0), b, g), g
 
 
+@hints.answered
 def solve_low_rank(
     cost: CostLike,
     a: ArrayLike | None = None,

@@ -4,11 +4,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
+from jaxsns.recording import summary
 from jaxsns.solution import Solution, require_converged
-from jaxsns.status import Status, code, describe
+from jaxsns.status import Status, code
 
 
 @jax.tree_util.register_dataclass
@@ -86,11 +86,10 @@ class PenalisedSolution:
         if isinstance(self.status, Tracer):
             return head + ", traced)"
         if self.status.ndim:
-            good = int(np.sum(np.asarray(self.converged)))
-            return f"{head}, {good} of {self.status.size} CONVERGED)"
-        name = describe(int(self.status)).split(":")[0]
-        return (
-            f"{head}, {name}, value={float(self.value):.9g}, "
+            found = summary.ends(self.status)
+            return summary.screen(f"{head}, batch={self.status.shape}, {found})")
+        return summary.screen(
+            f"{head}, {Status(int(self.status)).name}, value={float(self.value):.9g}, "
             f"penalty={float(self.penalty):.3g}, "
             f"plan change={float(self.plan_change):.1e}, "
             f"marginal error={float(jnp.max(self.error)):.1e}, "

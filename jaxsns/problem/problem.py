@@ -35,6 +35,10 @@ class Problem:
 
     __repr__ = hints.one_line
 
+    def __getattr__(self, name: str):
+        """Answer to names of other libraries."""
+        raise hints.attribute(self, name)
+
     @property
     def shape(self) -> tuple[int, int]:
         """(n, m)."""

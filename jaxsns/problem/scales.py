@@ -88,7 +88,9 @@ def moments(geometry: Any, a: jax.Array, b: jax.Array) -> Moments:
     # By place: the derivative of a maximum compares with what was rounded another
     # way, and is 0 / 0 where nothing is equal.
     largest = masked[jnp.argmax(jax.lax.stop_gradient(masked))]
-    count = jnp.sum(real, dtype=cost.dtype)
+    # Where no pair is permitted every scale is zero, and the solve says INFEASIBLE.
+    count = jnp.maximum(jnp.sum(real, dtype=cost.dtype), 1)
+    largest = jnp.where(jnp.any(real), largest, 0)
     # Twice, since a mean is rounded: equal costs have no deviation at all.
     origin = jax.lax.stop_gradient(jnp.sum(jnp.where(real, cost, 0)) / count)
     moved = jnp.where(real, cost - origin, 0)
@@ -111,7 +113,10 @@ def _median(geometry: Any, a, b) -> jax.Array:
             "or PointCloud(..., streamed=False)"
         )
     cost = formed.entries
-    return jnp.nanmedian(jnp.where(_real(cost, a, b), cost, jnp.nan))
+    real = _real(cost, a, b)
+    some = jnp.any(real)
+    median = jnp.nanmedian(jnp.where(real | ~some, cost, jnp.nan))
+    return jnp.where(some, median, 0)
 
 
 def _within(geometry: Any, a, b) -> jax.Array:
@@ -145,7 +150,7 @@ def _without_offsets(geometry: Dense, a: jax.Array, b: jax.Array) -> jax.Array:
         rest = jnp.where(real, rest - mean, 0)
     unit = unit_of(rest)
     squares = jnp.sum((rest / unit) ** 2)
-    return unit * root(squares / jnp.sum(real, dtype=cost.dtype))
+    return unit * root(squares / jnp.maximum(jnp.sum(real, dtype=cost.dtype), 1))
 
 
 def check_scale(name: str, value: str | None) -> None:

@@ -65,6 +65,7 @@ class _Data(NamedTuple):
     b: jax.Array  # [m]
 
 
+@hints.answered
 def space_barycentre(
     costs: ArrayLike,
     masses: ArrayLike,

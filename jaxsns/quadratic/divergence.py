@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jaxsns import hints
 from jaxsns.geometry import CostLike, PointCloud
 from jaxsns.numerics import root
 from jaxsns.quadratic.solution import QuadraticSolution
@@ -53,6 +54,7 @@ class QuadraticDivergence(NamedTuple):
         return root(self.value)
 
 
+@hints.answered
 def gromov_wasserstein_divergence(
     x: CostLike | LowRank,
     y: CostLike | LowRank,

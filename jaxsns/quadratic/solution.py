@@ -4,14 +4,15 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
+from jaxsns import hints
 from jaxsns.numerics import root
 from jaxsns.quadratic import forms
 from jaxsns.quadratic.terms import Terms
+from jaxsns.recording import summary
 from jaxsns.solution import Solution, require_converged
-from jaxsns.status import Status, code, describe
+from jaxsns.status import Status, code
 
 
 @jax.tree_util.register_dataclass
@@ -42,6 +43,10 @@ class QuadraticSolution:
     plan_change: jax.Array
     status: jax.Array
     steps: jax.Array
+
+    def __getattr__(self, name: str):
+        """Answer to names of other libraries."""
+        raise hints.attribute(self, name)
 
     @property
     def _virtual(self) -> int:
@@ -145,15 +150,11 @@ class QuadraticSolution:
         head = f"QuadraticSolution({n} x {m}, {self.linear.f.dtype}"
         if isinstance(self.status, Tracer):
             return head + ", traced)"
-        status = np.atleast_1d(np.asarray(self.status)).ravel()
         if self.status.ndim:
-            names, number = np.unique(status, return_counts=True)
-            pairs = zip(names, number, strict=True)
-            ends = ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
-            return f"{head}, batch={self.status.shape}, {ends})"
-        name = describe(int(status[0])).split(":")[0]
-        return (
-            f"{head}, {name}, value={float(self.value):.9g}, "
+            found = summary.ends(self.status)
+            return summary.screen(f"{head}, batch={self.status.shape}, {found})")
+        return summary.screen(
+            f"{head}, {Status(int(self.status)).name}, value={float(self.value):.9g}, "
             f"plan change={float(self.plan_change):.1e}, "
             f"marginal error={float(self.error):.1e}, steps={int(self.steps)})"
         )

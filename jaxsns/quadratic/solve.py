@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxsns import control
+from jaxsns import control, hints
 from jaxsns.geometry import CostLike, Dense, Grid, PointCloud
 from jaxsns.outer import derivative
 from jaxsns.outer.iteration import State, as_options
@@ -158,6 +158,7 @@ def _attached(
     )
 
 
+@hints.answered
 def solve_quadratic(
     x: CostLike | LowRank,
     y: CostLike | LowRank,

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
+from jaxsns import hints
 from jaxsns.geometry import CostLike
 from jaxsns.numerics import matmul
 from jaxsns.plans.rounding import round_to_permutation
@@ -74,6 +75,7 @@ def quadratic_map(
     return matmul(weights, targets)
 
 
+@hints.answered
 def match_graphs(
     x: CostLike, y: CostLike, *, epsilon: ArrayLike, **options: Any
 ) -> tuple[jax.Array, QuadraticSolution]:

@@ -9,8 +9,12 @@ the compiled loop.
 import math
 import sys
 import time
+from math import isnan
 from typing import Any
 
+import numpy as np
+
+from jaxsns.recording import summary
 from jaxsns.recording.history import Step, StepKind
 from jaxsns.recording.summary import COLUMNS
 from jaxsns.status import Status
@@ -41,6 +45,16 @@ def describe_step(step: Step, before: float | None = None) -> str:
     )
 
 
+def describe_ends(steps: list[Step]) -> str:
+    """Say in one line how the problems of a batch ended."""
+    worst = max(steps, key=lambda step: math.inf if isnan(step.error) else step.error)
+    found = summary.ends(np.asarray([step.status for step in steps]))
+    return (
+        f"{len(steps)} problems, {found}, worst error {worst.error:.1e} "
+        f"(to {worst.tolerance:.1e})"
+    )
+
+
 def share_done(first: float, error: float, tolerance: float) -> float:
     """How far an error has fallen from the first one to the tolerance, in [0, 1]."""
     if not (0 < tolerance < first and error > 0):
@@ -66,7 +80,7 @@ class ProgressLine:
         self._last: dict[int, Step] = {}  # step seen last of each lane
         self._first: dict[int, float] = {}  # error of the first step
         self._share: dict[int, float] = {}
-        self._ended: set[int] = set()
+        self._ended: dict[int, Step] = {}  # how each problem ended
         self._shown = -math.inf
 
     def __call__(self, step: Step) -> None:
@@ -82,7 +96,7 @@ class ProgressLine:
         self._share[lane] = max(share, self._share.get(lane, 0.0))
         if step.status != Status.RUNNING:
             self._share[lane] = 1.0
-            self._ended.add(lane)
+            self._ended[lane] = step
         over = len(self._ended) >= step.lanes
         self._show(step, None if before is None else before.error, over)
         if over:
@@ -91,6 +105,8 @@ class ProgressLine:
     def _show(self, step: Step, before: float | None, over: bool) -> None:
         tty = sys.stderr.isatty()
         words = f"jaxsns: {describe_step(step, before)}"
+        if over and step.lanes > 1:
+            words = f"jaxsns: {describe_ends(list(self._ended.values()))}"
         if tty and over:
             sys.stderr.write(f"\r{words.ljust(COLUMNS)}\n")
         elif tty:

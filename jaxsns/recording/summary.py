@@ -4,22 +4,29 @@ import functools
 import html
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from jaxsns.status import Status
 
 COLUMNS = 79  # of a terminal [D37]
 
 
-def ends(status: jax.Array) -> str:
+def ends(status: ArrayLike) -> str:
     """How the problems of a batch ended, counted: "CONVERGED: 2, STALLED: 1"."""
     names, number = np.unique(np.asarray(status), return_counts=True)
     pairs = zip(names, number, strict=True)
     return ", ".join(f"{Status(int(s)).name}: {k}" for s, k in pairs)
+
+
+def number(count: Any, one: str, more: str | None = None) -> str:
+    """A count with its noun: "1 sweep", "2 sweeps"."""
+    return f"{int(count)} {one if int(count) == 1 else more or one + 's'}"
 
 
 def screen(*lines: str, indent: int = 2) -> str:

@@ -78,7 +78,7 @@ class SparseSolution:
 
     def __getattr__(self, name: str):
         """Answer to names of other libraries."""
-        raise hints.attribute(self, name)
+        raise hints.attribute(self, name, hints.ATTRIBUTES | hints.UNREGULARISED)
 
     def _each(self, function: Callable, *args: Any):
         for _ in range(self.f.ndim - 1):

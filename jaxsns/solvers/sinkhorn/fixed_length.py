@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsns import control
+from jaxsns import control, hints
 from jaxsns.numerics import finite_minus_inf
 from jaxsns.problem import arguments, dual, gauge, stabilised
 from jaxsns.problem.problem import Problem
@@ -62,6 +62,7 @@ METHOD = Method(
 )
 
 
+@hints.answered
 def unrolled_sinkhorn(problem: Problem, steps: int) -> tuple[jax.Array, jax.Array]:
     """([n], [m]) potentials after `steps` sweeps in the log domain, gauge fixed.
 
