@@ -10,7 +10,8 @@ from pathlib import Path
 import griffe
 
 ROOT = Path(__file__).parent.parent
-ENTRY = re.compile(r"^::: jaxsns\.(\S+)$", re.MULTILINE)
+ENTRY = re.compile(r"^(?:#+ )?::: jaxsns\.(\S+)$", re.MULTILINE)
+TWICE = re.compile(r"\.(\w+)\.\1$")  # a function that hides its module
 _package: list[griffe.Module] = []
 
 
@@ -27,7 +28,8 @@ def table(text: str, page: str = "") -> str:
     """A row for each name that a page documents, with a link to it."""
     rows = ["| name | what it does |", "|---|---|"]
     for name in ENTRY.findall(text):
-        rows.append(f"| [`{name}`]({page}#jaxsns.{name}) | {_first_line(name)} |")
+        shown = TWICE.sub(r".\1", name)
+        rows.append(f"| [`{shown}`]({page}#jaxsns.{name}) | {_first_line(name)} |")
     return "\n".join(rows)
 
 

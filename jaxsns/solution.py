@@ -130,7 +130,7 @@ class Solution:
       method: name of the method.
       history: its steps, if it was solved with history=True, else None.
       reduced: the problem without offsets of its costs, with its potentials; None if
-        there are none. `error` is that of these, see `core`.
+        there are none. `error` is that of these, since offsets take digits.
 
     f and g carry the derivative of the exact solution (implicit); so does all that
     is computed from them. The value needs no linear solve for its first derivative.

@@ -227,8 +227,8 @@ def fixed_support_barycentre(
       and K m^2 numbers, or 3 m^2 where K m^2 is more than 2^25.
     Source: Benamou, Carlier, Cuturi, Nenna, Peyre, "Iterative Bregman projections for
       regularized transportation problems" (2015), section 3.2; Cuturi and Doucet,
-      "Fast computation of Wasserstein barycenters" (2014). Derivative: see
-      `jaxsns.barycentres.fixed_support_derivative`.
+      "Fast computation of Wasserstein barycenters" (2014). The derivative is that of
+      the optimum, by the implicit function theorem.
     """
     slack = slack_of("masses", masses)
     masses, weights, epsilon = as_measures(masses, weights, epsilon)

@@ -235,7 +235,7 @@ def free_support_barycentre(
     """Points that are nearest to K weighted clouds in squared Euclidean transport.
 
     Args:
-      points: [K, n, d] finite points; those that only fill up may be anything finite.
+      points: [K, n, d] finite points; padding points may have any finite value.
       masses: [K, n] masses >= 0 with equal totals; zeros for padding.
       start: [m, d] points to start from. The problem is not convex in them: another
         start may give another local minimum. Nothing is differentiated through it.
@@ -262,8 +262,8 @@ def free_support_barycentre(
       it stands still but a transport problem did not converge; NONFINITE and, if
       traced, INVALID_INPUT and MASS_MISMATCH come with NaN.
     Cost: K transport problems a step, started from the potentials of the step before.
-      Derivatives: see `attach` in
-      `jaxsns.barycentres.free_support_derivative`.
+      A derivative takes some tens of products, each a linear solve for K plans; more
+      near a support that is about to split.
     Source: Cuturi and Doucet, "Fast computation of Wasserstein barycenters" (2014),
       algorithm 2 with step 1.
     """

@@ -1,25 +1,4 @@
-"""Transport between Gaussians: the Bures-Wasserstein geometry of covariances.
-
-Everything here is a closed form but `barycentre`. It takes one matrix at a time; use
-`jax.vmap` for batches. Only symmetric parts count, so gradients with respect to
-covariances are symmetric. All functions can be differentiated to any order, in both
-modes, also at equal matrices, equal eigenvalues and tiny ones: no eigenvector is
-differentiated and no eigenvalue subtracted. Eigenvalues below d times the roundoff of
-the largest count as zero; where a derivative would be infinite there, it is zero.
-
-`metric` is a symmetric positive definite M [d, d], None for the identity: lengths of
-vectors are (x^T M^-1 x)^1/2, and every formula is applied to M^-1/2 A M^-1/2 (the
-generalised Bures-Wasserstein metric).
-
-Bad shapes and types raise. Covariances must be finite, symmetric and positive
-semidefinite up to 64 d roundoffs: concrete ones that are not raise ValueError, traced
-ones make the result NaN. The check of a traced matrix is one
-eigendecomposition.
-
-Sources: Bhatia, Jain and Lim, Expositiones Mathematicae 37 (2019); Han et al.,
-"Learning with symmetric positive definite matrices via generalized Bures-Wasserstein
-geometry" (2021); the formulas as used by arXiv 2504.00660.
-"""
+"""Closed forms between Gaussians; `jaxsns.gaussian` has conventions and sources."""
 
 import jax
 import jax.numpy as jnp
@@ -45,11 +24,11 @@ def bures(
     Args:
       cov_a: [d, d] covariance A.
       cov_b: [d, d] covariance B.
-      metric: [d, d] or None, see the module.
+      metric: [d, d] or None, see `jaxsns.gaussian`.
 
     Computed as a sum of squares: never negative, and no digits are lost when A and B
     are close. Its gradient in A is I - T, T the `optimal_map`; zero at A = B.
-    Raises, NaN: see the module. Cost: O(d^3), two eigendecompositions and one
+    Raises, NaN: see `jaxsns.gaussian`. Cost: O(d^3), two eigendecompositions and one
     singular value decomposition, none more for derivatives.
     """
     a, b, metric = covariances.enter(cov_a=cov_a, cov_b=cov_b, metric=metric)
@@ -71,7 +50,7 @@ def squared_distance(
       cov_a: [d, d], unit u^2.
       mean_b: [d].
       cov_b: [d, d].
-      metric: [d, d] or None, see the module.
+      metric: [d, d] or None, see `jaxsns.gaussian`.
 
     Raises, NaN, cost: as for `bures`. Source: Dowson and Landau (1982).
     """
@@ -101,7 +80,7 @@ def optimal_map(
     Args:
       cov_a: [d, d] covariance A.
       cov_b: [d, d] covariance B.
-      metric: [d, d] or None, see the module.
+      metric: [d, d] or None, see `jaxsns.gaussian`.
 
     T A T^T = B. Symmetric if there is no metric; in a metric it is symmetric in that
     inner product. Where A has no variance the map is not determined, and T is zero
@@ -147,7 +126,7 @@ def logarithm(
     Args:
       base: [d, d] covariance G, positive definite.
       cov: [d, d] covariance X.
-      metric: [d, d] or None, see the module.
+      metric: [d, d] or None, see `jaxsns.gaussian`.
 
     (G X)^1/2 + (X G)^1/2 - 2 G = G T + T G - 2 G with the `optimal_map` T.
     Raises, NaN, cost: as for `bures`. Source: arXiv 2504.00660.
@@ -189,7 +168,7 @@ def exponential(
     Args:
       base: [d, d] covariance G, positive definite.
       tangent: [d, d] symmetric V.
-      metric: [d, d] or None, see the module.
+      metric: [d, d] or None, see `jaxsns.gaussian`.
 
     (I + L) G (I + L) with G L + L G = V: always positive semidefinite. It inverts
     `logarithm` while I + L is positive definite; beyond, the curve is not shortest.
@@ -216,7 +195,7 @@ def geodesic(
       cov_a: [d, d] covariance A, t = 0.
       cov_b: [d, d] covariance B, t = 1.
       t: [] time; the means move as (1 - t) mean_a + t mean_b.
-      metric: [d, d] or None, see the module.
+      metric: [d, d] or None, see `jaxsns.gaussian`.
 
     (1 - t)^2 A + t^2 B + t (1 - t) (A T + T A), shortest for t in [0, 1]. Its
     distance from A is t times that of B. Raises, NaN, cost: as for `bures`.

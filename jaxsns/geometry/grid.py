@@ -37,14 +37,14 @@ class Grid:
       cost: "sqeuclidean", "l1", or a number p >= 1 for sum_k |x_k - y_k|^p.
       matrices: in place of x, y and cost: ([n_1, m_1], ..) finite costs along the axes.
       factor: scalar by which the costs are multiplied; 1 if None.
-      tiles: into which an axis is cut, see `geometry.stage`: more of them reach a
+      tiles: number of tiles into which an axis is cut. More of them reach a
         smaller epsilon before exponentials are needed. None: 4 in float64, 9 in
         float32; for costs with a kink ("l1", p < 2) 8 and 16.
 
     Nothing of size [n, m] is formed by a solve. A product with the plan takes O(n sum_k
     n_k) multiplications, a pass O(n) exponentials times a number of tiles; where costs
     along an axis over epsilon are too large for the dtype, O(n n_k) exponentials each.
-    Squared distances are not, down to 1e-4 of the largest cost. See `geometry.stage`.
+    Squared distances are not, down to an epsilon of 1e-4 of the largest cost.
     Not for it: method "sns", the linear solvers "cholesky" and "sparse", scales by the
     median, forbidden pairs.
     """

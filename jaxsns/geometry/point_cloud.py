@@ -35,8 +35,8 @@ class PointCloud:
         yours, to which a function is static, by identity. +inf forbids a pair.
       factor: scalar by which the costs are multiplied; 1 if None.
       streamed: True never stores the [n, m] costs or plan and recomputes them in
-        blocks; False forms the matrix once for a solve; None: the matrix if it and
-        what a solve keeps beside it are small and fit (`geometry.memory`).
+        blocks; False forms the matrix once for a solve; None: the matrix if four
+        arrays of its size fit into 1 GiB and a quarter of the device's memory.
       block: columns that are formed at a time when streamed; None: by shape.
       mesh: devices among which the rows of the costs, the points x, are divided; such
         a geometry is always streamed. Its axes must be of type Auto.

@@ -95,7 +95,7 @@ def transport_loss(
       [...] losses >= 0, in units of cost, not reduced. Differentiable to any order. A
       solve that stalled or ran out of steps at a marginal error of at most 1e-3 still
       gives its loss. NaN, with NaN derivatives, for batch elements with a larger
-      error, with bad input, without a plan, or in which nothing counts.
+      error, with bad input, without a plan, or with no unmasked points.
       `return_solution` tells which.
 
     Raises:

@@ -309,9 +309,9 @@ def sinkhorn_divergence(
         infinite or None: balanced.
       relative_to: epsilon is a multiple of this scale of the costs between x and y;
         "within", the spread of the clouds, does not grow with their distance.
-      **options: tolerance, method, max_steps, history, progress as in `solve`. The
-        method is that of the transport of a to b, the other two are symmetric; so is
-        what progress shows.
+      **options: tolerance, method, max_steps, history, progress as in `solve`. `method`
+        and `progress` apply to the solve of a to b; the other two use the symmetric
+        method.
 
     Returns:
       The `Divergence`; look at `.converged`. Differentiable in x, y, a, b, epsilon

@@ -50,7 +50,7 @@ class Step(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class History:
-    """The steps of a solve, at most 512 of them, evenly spread over all.
+    """Up to 512 recorded steps of a solve, evenly spaced.
 
     Attributes:
       table: [513, 8] a row a step, as `rows` names the columns, NaN below the last
