@@ -175,16 +175,21 @@ def summary(records: list[Record]) -> str:
         ours, over = ours + 1, over + (ratio > NOISE)
         most = max(most, (ratio, f"{_at(auto)}, {auto['dtype']}: {best['contender']}"))
     runs = sum(x.peers for x in duels)
-    lost = ", ".join(_at(x.auto) for x in behind) or "nowhere"
+    lost = "No peer was faster in any setting"
+    if behind:
+        lost = f"A peer was faster: {', '.join(_at(x.auto) for x in behind)}"
+    short = "`auto` always reached the tolerance"
+    if failed:
+        short = f"`auto` missed the tolerance: {', '.join(failed)}"
     mean = _mean(headline)
     return f"""- At tolerance {HEADLINE:g} and epsilon at most 0.01 of the largest cost
   (float64): {len(headline)} settings. The fastest peer takes {mean:.1f} times as long
   in geometric mean. In {bounds} of them no peer finished, so the ratio is a bound.
-- Least ratio of all {len(duels)} settings with peers: {least.ratio:.2f}
+- Smallest ratio of all {len(duels)} settings with peers: {least.ratio:.2f}
   ({_at(least.auto)}).
-- A peer was faster: {lost}.
-- `auto` missed the tolerance: {", ".join(failed) or "nowhere"}.
-- Peers missed the tolerance or the limit of time {missed} times in {runs} runs.
+- {lost}.
+- {short}.
+- Peers missed the tolerance or the time limit in {missed:,} of {runs:,} runs.
 - Another method of ours was more than {NOISE:g} times as fast as `auto` in {over} of
   {ours} settings. Worst: {most[0]:.2f} times
   ({most[1]})."""
@@ -210,13 +215,13 @@ def text(results: dict[str, Any], folder: Path) -> str:
 ![Time to reach a tolerance, four problems]({here}/time_error.svg)
 
 *Best variant of each library. Epsilon is {PAPER} of the largest cost; float64.
-Dashed: the first call, which compiles. What missed its tolerance is not drawn.
+Dashed: the first call, which compiles. Solvers that missed the tolerance are not shown.
 {facts["processor"]}, {facts["cpu_count"]} cores, {days}.*
 
 ## Ten problems
 
 Milliseconds of a warm solve to {HEADLINE:g} at epsilon = {PAPER} of the largest cost,
-float64. The best variant of each library counts. "Over" means the limit of time.
+float64. The best variant of each library counts. "Over" means more than the time limit.
 
 {ten_rows(records)}
 
@@ -245,8 +250,8 @@ that developers hold the library to.
 - Times are medians of warm runs, {max((x["runs"] for x in records), default=0)} at
   most. Contenders alternate in a rotating order.
 - A peer gets up to {race.ATTEMPTS} thresholds until its error is below the tolerance.
-- Missed: the error stayed above the tolerance at every threshold. Over: above the limit
-  of time, at this setting or an easier one. Where no peer is left, a ratio is the limit
+- Missed: the error stayed above the tolerance at every threshold. Over: above the time
+  limit, at this setting or an easier one. Where no peer is left, a ratio is the limit
   over our time.
 - At n > 2000 the slowest variants of peers and most settings are left out.
 - Runs of different days can differ by a third. Compare ratios, not milliseconds.
