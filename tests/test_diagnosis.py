@@ -336,7 +336,7 @@ def test_the_tolerance_is_that_of_the_solve():
     cost = R.random((60, 60)).astype(np.float32)
     loose = jaxsns.solve(cost, epsilon=np.float32(1e-3), tolerance=np.float32(1e-2))
     assert loose.converged
-    assert jaxsns.diagnose(loose).names == ()
+    assert "epsilon too small for the dtype" not in jaxsns.diagnose(loose).names
     tight = jaxsns.solve(cost, epsilon=np.float32(0.05), tolerance=np.float32(1e-8))
     assert tight.status == jaxsns.Status.STALLED
     assert "the tolerance is 1.0e-08" in str(jaxsns.diagnose(tight))
