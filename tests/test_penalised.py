@@ -214,7 +214,7 @@ def test_modes_and_dtypes_agree():
     change = np.abs(np.asarray(plain.plan(), np.float64) - exact.plan()).sum()
     assert change < 2e-3
     assert "CONVERGED" in repr(plain)
-    assert "2 of 2" in repr(lanes)
+    assert "CONVERGED: 2" in repr(lanes)
 
 
 def test_new_numbers_compile_nothing():

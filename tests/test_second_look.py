@@ -389,3 +389,116 @@ def test_steps_within_the_rounding_of_small_penalties_end():
         assert status == Status.CONVERGED
         for got, want in zip(found, wanted, strict=True):
             np.testing.assert_allclose(got, want, atol=3e-7)
+
+
+# Padding with zeros, far from the data: costs are computed around a centre, and offsets
+# of a matrix are taken out, so padding took the digits of all.
+REAL, SPARE = 14, 10
+SOME = np.r_[np.full(REAL, 1 / REAL), np.zeros(SPARE)]
+
+
+def padded(points, far):
+    return np.r_[points + far, np.zeros((SPARE, points.shape[1]))].astype(np.float32)
+
+
+@pytest.mark.parametrize("far", [30.0, 1000.0])
+@pytest.mark.parametrize("dimension", [2, 9])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_padding_far_from_the_data_changes_nothing(far, dimension, streamed):
+    r = np.random.default_rng(0)
+    x, y = (padded(r.normal(size=(REAL, dimension)), far) for _ in range(2))
+    exact = [v[:REAL].astype(np.float64) - far for v in (x, y)]
+    cost = ((exact[0][:, None] - exact[1][None]) ** 2).sum(axis=2)
+    masses = SOME.astype(np.float32)
+
+    def plan(x, y, masses):
+        cloud = jaxsns.PointCloud(x, y, streamed=streamed)
+        solution = jaxsns.solve(cloud, masses, masses, epsilon=np.float32(0.5))
+        return solution.plan(), solution.f, solution.status
+
+    a = SOME[:REAL]
+    f, g = references.sinkhorn(cost, a, a, 0.5)
+    wanted = np.exp((f[:, None] + g[None, :] - cost) / 0.5)
+    for run in (plan, jax.jit(plan)):
+        found, potentials, status = run(x, y, masses)
+        assert status == Status.CONVERGED
+        np.testing.assert_allclose(found[:REAL, :REAL], wanted, atol=2e-5)
+        assert np.all(np.asarray(found)[REAL:] == 0)
+        # Potentials are of the size of the costs that points near `far` round to.
+        np.testing.assert_allclose(potentials[:REAL], f, atol=1e-4 + 2e-6 * far)
+
+
+def test_padding_of_a_matrix_with_offsets_changes_nothing():
+    r = np.random.default_rng(0)
+    cost = (r.random((REAL, REAL)) + 1000).astype(np.float32)
+    whole = np.zeros((REAL + SPARE, REAL + SPARE), np.float32)
+    whole[:REAL, :REAL] = cost
+    masses = SOME.astype(np.float32)
+    solution = jaxsns.solve(whole, masses, masses, epsilon=np.float32(0.05))
+    assert solution.status == Status.CONVERGED
+    assert solution.tolerance == np.float32(2e-5)  # not raised for rounding
+    a, exact = SOME[:REAL], cost.astype(np.float64)
+    f, g = references.sinkhorn(exact, a, a, 0.05)
+    wanted = np.exp((f[:, None] + g[None, :] - exact) / 0.05)
+    np.testing.assert_allclose(solution.plan()[:REAL, :REAL], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_quadratic_problems_far_from_the_origin(streamed):
+    """Linear costs of clouds apart, and padding far from the data, in float32."""
+    r = np.random.default_rng(0)
+    x, y = r.normal(size=(REAL, 2)) * [1, 0.4], r.normal(size=(REAL, 2)) * [1, 0.5]
+    cloud = lambda *args: jaxsns.PointCloud(*args, streamed=streamed)
+    masses, far = SOME.astype(np.float32), 300.0
+    options = {"epsilon": np.float32(0.1), "init": "eccentricity"}
+
+    def run(far):
+        u, v = padded(x, far), padded(y, far)
+        w = padded(y, -far)
+        return jaxsns.solve_quadratic(
+            cloud(u, u), cloud(v, v), masses, masses, linear=cloud(u, w), **options
+        )
+
+    near, away = run(0.0), run(far)
+    assert near.status == away.status == Status.CONVERGED
+    # float32 stops at a change of the plan of 1e-3.
+    change = np.abs(np.asarray(near.plan()) - np.asarray(away.plan())).sum()
+    assert change < 3e-3
+    rows = np.asarray(away.plan(), np.float64).sum(axis=1)
+    assert np.abs(rows - SOME).sum() < 1e-4
+    # Half of the linear cost, which grows by |x - y - 2 far|^2 - |x - y|^2.
+    apart = 4 * far * (x - y).mean(axis=0).sum() + 8 * far**2
+    wanted = float(near.value) + apart / 2
+    np.testing.assert_allclose(away.value, wanted, rtol=3e-7)
+
+
+def test_penalised_problems_of_clouds_apart():
+    r = np.random.default_rng(0)
+    x, y = (r.normal(size=(REAL, 2)).astype(np.float32) for _ in range(2))
+    penalty = jaxsns.penalties.GroupLasso(np.arange(REAL) % 3, classes=3, weight=0.02)
+
+    def run(far):
+        cloud = jaxsns.PointCloud(x + np.float32(far), y - np.float32(far))
+        return jaxsns.solve_penalised(cloud, penalty, epsilon=np.float32(0.1))
+
+    near, away = run(0.0), run(256.0)
+    assert away.status == Status.CONVERGED
+    np.testing.assert_allclose(away.plan(), near.plan(), atol=1e-4 / REAL)
+    rows = np.asarray(away.plan(), np.float64).sum(axis=1)
+    assert np.abs(rows - 1 / REAL).sum() < 1e-4
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_forbidden_pairs_stay_forbidden_in_quadratic_problems(alpha):
+    r = np.random.default_rng(0)
+    x, y = (r.normal(size=(REAL, 2)).astype(np.float32) for _ in range(2))
+    linear = r.random((REAL, REAL)).astype(np.float32)
+    linear[np.arange(REAL), np.arange(REAL)] = np.inf
+    solution = jaxsns.solve_quadratic(
+        jaxsns.PointCloud(x, x), jaxsns.PointCloud(y, y),
+        linear=linear, alpha=np.float32(alpha), epsilon=np.float32(0.3),
+    )  # fmt: skip
+    assert solution.status == Status.CONVERGED
+    plan = np.asarray(solution.plan())
+    assert plan.trace() == 0
+    np.testing.assert_allclose(plan.sum(), 1, rtol=1e-4)

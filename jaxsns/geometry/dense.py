@@ -110,22 +110,25 @@ class Dense:
         """Return the costs with rows and columns exchanged."""
         return Dense(self.cost.T, self.columns, self.rows, self.pallas)
 
-    def reduced(self) -> tuple["Dense", jax.Array, jax.Array] | None:
+    def reduced(
+        self, real_rows: jax.Array, real_columns: jax.Array
+    ) -> tuple["Dense", jax.Array, jax.Array] | None:
         """Return the costs less their offsets, and these, [n] and [m].
 
-        Offsets are the least cost of each row, and then of each column: what is left is
-        >= 0 with a zero in every row. Two passes without exponentials. None in float64,
-        which has digits to spare for offsets of 1e5 epsilon.
+        Offsets are the least cost of each row, and then of each column, to atoms that
+        count [n] and [m] bool: what is left is >= 0 between these, with a zero in every
+        row. Two passes without exponentials. None in float64, which has digits to spare
+        for offsets of 1e5 epsilon.
         """
         if jnp.finfo(self.dtype).bits >= 64:
             return None
         cost = jax.lax.stop_gradient(permitted_costs(self.cost))
         some = lambda x: jnp.where(is_forbidden(x), 0, x)
-        rows = some(jnp.min(cost, axis=1))
-        less = lambda cost, rows: jnp.where(
-            is_forbidden(cost), -cost, rows[:, None] - cost
+        rows = some(jnp.min(jnp.where(real_columns[None, :], cost, jnp.inf), axis=1))
+        less = lambda cost, rows, real: jnp.where(
+            is_forbidden(cost) | ~real[:, None], -jnp.inf, rows[:, None] - cost
         )
-        columns = some(-column_maxima.maxima(less, cost, rows))
+        columns = some(-column_maxima.maxima(less, cost, rows, real_rows))
         return dataclasses.replace(self, rows=rows, columns=columns), rows, columns
 
     def formed(self) -> "Dense":

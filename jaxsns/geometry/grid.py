@@ -130,7 +130,7 @@ class Grid:
         matrices = tuple(c.T for c in self.axes())
         return Grid(matrices=matrices, tiles=self._tiles)
 
-    def reduced(self):
+    def reduced(self, real_rows: jax.Array, real_columns: jax.Array):
         """Return a grid of the same plans, and what its costs lost, [n] and [m].
 
         Costs along each axis lose their least entries, row by row and column by column.

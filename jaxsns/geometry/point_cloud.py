@@ -156,7 +156,7 @@ class PointCloud:
         stop = jax.lax.stop_gradient
         return stop(jnp.mean(self.x, axis=0)), stop(jnp.mean(self.y, axis=0))
 
-    def reduced(self):
+    def reduced(self, real_rows: jax.Array, real_columns: jax.Array):
         """Return a geometry of the same plans, and what its costs lost, [n] and [m].
 
         Squared distances and products of two clouds are those of the clouds around
@@ -166,7 +166,9 @@ class PointCloud:
         centres = self.centres()
         if centres is None:
             formed = self.formed()
-            return formed.reduced() if isinstance(formed, Dense) else None
+            if not isinstance(formed, Dense):
+                return None
+            return formed.reduced(real_rows, real_columns)
         x, y = self.x - centres[0][None], self.y - centres[1][None]
         reduced = dataclasses.replace(self, x=x, y=y)
         return reduced, self.offsets(x, 1), self.offsets(y, 0)

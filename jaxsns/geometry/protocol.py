@@ -53,7 +53,9 @@ class Geometry(Protocol):
         """Return the costs as a `Dense` matrix: O(n m) memory."""
         ...
 
-    def reduced(self) -> tuple["Geometry", jax.Array, jax.Array] | None:
+    def reduced(
+        self, real_rows: jax.Array, real_columns: jax.Array
+    ) -> tuple["Geometry", jax.Array, jax.Array] | None:
         """Return costs of the same plans, and what they lost, [n] and [m]."""
         ...
 

@@ -85,7 +85,7 @@ class Streamed:
         cost = learnable.exchanged(self.cost)
         return dataclasses.replace(self, x=self.y, y=self.x, cost=cost, mesh=None)
 
-    def reduced(self) -> None:
+    def reduced(self, real_rows: jax.Array, real_columns: jax.Array) -> None:
         """Return no reduced costs: `PointCloud` reduces points before."""
 
     def formed(self) -> "Streamed":

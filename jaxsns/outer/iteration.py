@@ -33,6 +33,7 @@ from jaxsns.status import Status, code
 SHARE = 1e-3  # error of the marginals over the plan's last change [D41]
 ROUNDING = 64  # units of rounding of the objective that are no rise [D41]
 MAX_STEPS = 1_000  # linear problems [D41]
+FINER = 1e-2  # share of that error where nothing was gained for long [D41]
 NEAR = 0.3  # change of the plan below which steps are extrapolated [D41]
 
 
@@ -137,6 +138,9 @@ def run(
     def update(s: State) -> State:
         tolerance = options.share * jnp.minimum(s.change, 1)
         last = s.change <= options.tolerance
+        # Errors of the marginals can hide that steps go in circles.
+        circling = s.idle >= IDLE // 2
+        tolerance = jnp.where(circling, FINER * tolerance, tolerance)
         tolerance = jnp.where(last, 0, tolerance)
         tolerance = jnp.maximum(tolerance, options.inner_tolerance)
         out = solve(
@@ -179,7 +183,7 @@ def run(
         if s.window is not None:
             back = back._replace(window=anderson.cleared(s.window))
         near = new.change <= options.tolerance
-        wanted = rose | (near & ~s.plain)
+        wanted = rose | (near & ~s.plain) | circling
         sure = s.plain & ~rose
         accepted = _judged(_select(rose, back, new), sure, ended, options)
         return _proposed(accepted, form, terms, wanted)

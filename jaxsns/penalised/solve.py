@@ -1,5 +1,6 @@
 """`solve_penalised`: check the input, iterate, attach the derivative."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import control, hints
-from jaxsns.geometry import CostLike
+from jaxsns.geometry import CostLike, Dense
 from jaxsns.geometry.learnable import of_plan
 from jaxsns.outer import derivative, iteration
 from jaxsns.outer.iteration import Options, State, as_options
@@ -18,6 +19,7 @@ from jaxsns.penalised.form import Terms
 from jaxsns.penalised.solution import PenalisedSolution
 from jaxsns.problem.checks import validity
 from jaxsns.problem.inputs import make_problem
+from jaxsns.problem.offsets import Offsets, Reduced, reduce
 from jaxsns.solvers import registry
 from jaxsns.solvers.options import Options as Method
 
@@ -40,13 +42,25 @@ def _iterated(terms: Terms, options: Options, method: Any) -> State:
     return iteration.answered(end)
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=4)
 def _attached(
-    terms: Terms, end: State, tolerance: jax.Array, method: str
+    terms: Terms,
+    end: State,
+    offsets: Offsets | None,
+    tolerance: jax.Array,
+    method: str,
 ) -> PenalisedSolution:
-    """Attach the derivatives."""
+    """Attach the derivatives, and give back what the costs lost."""
     linear, _, value = derivative.attached(form, terms, end, tolerance, method)
     penalty = terms.penalty(linear.plan())
+    if offsets is not None:
+        core = Reduced(linear.problem, linear.f, linear.g, offsets)
+        cost = linear.problem.geometry.dense().cost
+        cost = cost + offsets.rows[:, None] + offsets.columns[None, :]
+        problem = dataclasses.replace(linear.problem, geometry=Dense(cost))
+        f, g = offsets.given_back(problem, linear.f, linear.g)
+        linear = dataclasses.replace(linear, problem=problem, f=f, g=g, reduced=core)
+        value = value + offsets.value(problem.a, problem.b)
     return PenalisedSolution(linear, value, penalty, end.change, end.status, end.steps)
 
 
@@ -119,7 +133,13 @@ def solve_penalised(
         relative_to=relative_to,
         rho_a=rho_a,
         rho_b=rho_b,
-    ).dense()
+    )
+    # Offsets change no plan, and would take the digits of what epsilon is beside.
+    problem, offsets = reduce(problem) or (problem, None)
+    problem = problem.dense()
+    if offsets is not None:
+        less = Dense(problem.geometry.dense().entries)
+        problem = dataclasses.replace(problem, geometry=less)
     dtype = problem.dtype
     function = of_plan("penalty", penalty, problem.shape, dtype)
     terms = Terms(problem, function)
@@ -128,4 +148,4 @@ def solve_penalised(
     given = jax.lax.stop_gradient((terms, options))
     end = _iterated(*given, method)
     name = registry.find(method)[0]
-    return _attached(terms, end, options.inner_tolerance, name)
+    return _attached(terms, end, offsets, options.inner_tolerance, name)

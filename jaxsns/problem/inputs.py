@@ -149,6 +149,27 @@ def _scale(name: str, geometry: Any, a: jax.Array, b: jax.Array) -> jax.Array:
     return scale
 
 
+@jax.jit  # outside a program its operations are compiled one by one [D49]
+def placed(points: jax.Array, mass: jax.Array) -> jax.Array:
+    """[n, d] points, those without mass moved to the mean of the others.
+
+    Their costs are nobody's, but costs are computed around a centre, and padding with
+    zeros far from the data would take digits of all. What is not finite stays, and is
+    told.
+    """
+    real = (mass > 0)[:, None]
+    held = jax.lax.stop_gradient(points)
+    count = jnp.maximum(jnp.sum(real, dtype=points.dtype), 1)
+    mean = jnp.sum(jnp.where(real, held, 0), axis=0, keepdims=True) / count
+    return jnp.where(real | ~jnp.isfinite(held), points, mean)
+
+
+def _without_padding(cloud: PointCloud, a: jax.Array, b: jax.Array) -> PointCloud:
+    if cloud.cost not in ("sqeuclidean", "euclidean", "dot"):
+        return cloud  # costs of other pairs are computed one by one
+    return dataclasses.replace(cloud, x=placed(cloud.x, a), y=placed(cloud.y, b))
+
+
 # Compiled, since one by one these operations took longer than all other checks.
 @jax.jit
 def _all_ordinary(cost: jax.Array) -> jax.Array:
@@ -346,6 +367,8 @@ def make_problem(
     if max(coarse) > 0:
         masses_a, masses_b = same_totals(masses_a, masses_b, coarse, rhos)
     check_arrays(geometry, masses_a, masses_b)  # before anything is derived of them
+    if given and isinstance(geometry, PointCloud):
+        geometry = _without_padding(geometry, masses_a, masses_b)
     if scale_cost is not None:
         scale = statistic(scale_cost, geometry, masses_a, masses_b)
         # A scale of bad costs would spoil the good ones, and hide which are bad.

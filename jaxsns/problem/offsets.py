@@ -58,7 +58,7 @@ def reduce(problem: Problem) -> tuple[Problem, Offsets] | None:
     """
     if not problem.balanced:
         return None
-    parts = problem.geometry.reduced()
+    parts = problem.geometry.reduced(problem.a > 0, problem.b > 0)
     if parts is None:
         return None
     geometry, rows, columns = parts

@@ -212,9 +212,13 @@ def _updated(
     """Solve K problems, then take the best costs and features for their plans."""
     cost, features, ends = _moved(data, s, options)
     largest = lambda v: jnp.max(jnp.abs(v))
-    change = largest(cost - s.cost) / largest(cost)
+    # Where all is zero nothing moved either.
+    relative = lambda new, old: largest(new - old) / jnp.where(
+        largest(new) == 0, 1, largest(new)
+    )
+    change = relative(cost, s.cost)
     if features is not None and s.features is not None:
-        moved = largest(features - s.features) / largest(features)
+        moved = relative(features, s.features)
         change = jnp.maximum(change, moved)
     step = s.steps + 1
     status = loop.status_at(change, tolerance, step, max_steps, jnp.asarray(False))

@@ -13,7 +13,7 @@ from jaxsns.problem.problem import Problem
 from jaxsns.quadratic import dense_form, streamed_form
 from jaxsns.quadratic.dense_form import Carried
 from jaxsns.quadratic.spaces import Matrix, Points
-from jaxsns.quadratic.terms import Terms, linearised
+from jaxsns.quadratic.terms import Terms, first_part, linearised, second_part
 
 
 def streamed(terms: Terms) -> bool:
@@ -73,8 +73,7 @@ def potentials(terms: Terms, carried: Any, f: jax.Array, g: jax.Array):
     """Potentials of the linearised cost, ([n], [m]), of those of the linear problem."""
     if streamed(terms):
         return streamed_form.potentials(terms, carried, f, g)
-    n, m = terms.masses.shape
-    return f[:n], g[:m]
+    return dense_form.potentials(terms, carried, f, g)
 
 
 def weights(terms: Terms, plan: Any) -> jax.Array:
@@ -82,7 +81,8 @@ def weights(terms: Terms, plan: Any) -> jax.Array:
     if streamed(terms):
         return jnp.ones_like(plan[0]).ravel()
     # The Hessian of the linear problem in its cost is that of the plan's entries.
-    return ravel_pytree(Carried(plan, jnp.zeros((), plan.dtype)))[0]
+    nothing = dense_form.nothing(terms)
+    return ravel_pytree(Carried(plan, jnp.zeros((), plan.dtype), *nothing))[0]
 
 
 def sensible(terms: Terms, carried: Any, plain: Any) -> Any:
@@ -93,8 +93,10 @@ def sensible(terms: Terms, carried: Any, plain: Any) -> Any:
 def quadratic_cost(terms: Terms, own: Problem, f: jax.Array, g: jax.Array) -> jax.Array:
     """[] Q(P) of the plan of potentials of a linear problem."""
     if streamed(terms):
-        seen = streamed_form.products(terms, own, f, g)
-        return seen.constant - 2 * seen.own
+        given = terms.masses
+        p, q = first_part(terms, given.a), second_part(terms, given.b)
+        constant = jnp.sum(p * given.a) + jnp.sum(q * given.b)
+        return constant - 2 * streamed_form.products(terms, own, f, g).own
     plan = dual.plan(own, f, g)
     plan = plan if terms.share is None else plan[:-1, :-1]
     rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)

@@ -14,13 +14,23 @@ from jaxsns.geometry import CostLike, Dense, Grid, PointCloud
 from jaxsns.outer import derivative
 from jaxsns.outer.iteration import State, as_options
 from jaxsns.problem import arguments
+from jaxsns.problem.checks import is_traced
 from jaxsns.problem.inputs import as_float, make_problem
+from jaxsns.problem.offsets import reduce
 from jaxsns.problem.problem import Problem
 from jaxsns.quadratic import forms
 from jaxsns.quadratic import starts as starting
 from jaxsns.quadratic.iterate import iterate
 from jaxsns.quadratic.solution import QuadraticSolution
-from jaxsns.quadratic.spaces import LowRank, Matrix, as_space, astype, fine, symmetric
+from jaxsns.quadratic.spaces import (
+    LowRank,
+    Matrix,
+    around_mean,
+    as_space,
+    astype,
+    fine,
+    symmetric,
+)
 from jaxsns.quadratic.starts import Start
 from jaxsns.quadratic.terms import LOSSES, Terms
 from jaxsns.solvers import loop, registry
@@ -59,6 +69,8 @@ def _linear(linear: Any, shape: tuple[int, int]) -> Any:
             )
         return linear
     cost = as_float("linear", linear)
+    if not is_traced(cost) and np.isnan(np.asarray(cost)).any():
+        raise ValueError("linear must not be NaN; got NaN entries")
     if cost.shape != shape:
         raise ValueError(
             f"linear must have shape [n, m] = {list(shape)}; got {cost.shape}"
@@ -116,11 +128,15 @@ def make_terms(
         share = _in_range("share", share, masses.dtype, False)
     good = fine(x) & fine(y)
     x, y = (symmetric(astype(v, dtype)) for v in (x, y))
+    x, y = around_mean(x, masses.a), around_mean(y, masses.b)
+    offsets = None
+    if linear is not None and share is None:
+        masses, offsets = reduce(masses) or (masses, None)
     if loss == "kl":
         x, y = (Matrix(v.entries()) for v in (x, y))
         _require_positive(x, y)
     alpha = _in_range("alpha", alpha, dtype, True)
-    return Terms(x, y, alpha, masses, share, loss, linear is None), good
+    return Terms(x, y, alpha, masses, share, offsets, loss, linear is None), good
 
 
 def _require_positive(x: Matrix, y: Matrix) -> None:

@@ -17,7 +17,7 @@ from jaxsns import hints
 from jaxsns.geometry import Dense, Grid, PointCloud
 from jaxsns.numerics import machine_epsilon, matmul
 from jaxsns.problem.checks import is_traced
-from jaxsns.problem.inputs import as_float
+from jaxsns.problem.inputs import as_float, placed
 
 ASYMMETRY = 100  # units of rounding, relative to the largest entry [D41]
 
@@ -54,7 +54,7 @@ class LowRank:
 
     Attributes:
       left: [n, r] factor.
-      right: [n, r] factor; left @ right.T must be symmetric, which is not tested.
+      right: [n, r] factor; left @ right.T must be symmetric.
     """
 
     left: jax.Array
@@ -86,7 +86,10 @@ class LowRank:
 )
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """Points x [n, d] whose squared distances are the costs; streamed as asked for."""
+    """Points x [n, d] whose squared distances are the costs; streamed as asked for.
+
+    A problem has them around their mean, those without mass in it.
+    """
 
     x: jax.Array
     streamed: bool | None = None
@@ -103,7 +106,7 @@ class Points:
 
     def factors(self) -> LowRank:
         """Return the squared distances as a product of rank d + 2."""
-        x = self.x - jnp.mean(self.x, axis=0, keepdims=True)
+        x = self.x  # around their mean
         squares = jnp.sum(x**2, axis=1, keepdims=True)
         one = jnp.ones_like(squares)
         left = jnp.concatenate([squares, one, -2 * x], axis=1)
@@ -163,6 +166,30 @@ def _cloud(name: str, cloud: PointCloud) -> Space:
     return Matrix(dataclasses.replace(cloud, x=x, y=x).dense().cost)
 
 
+def _low_rank(name: str, left: jax.Array, right: jax.Array) -> LowRank:
+    out = LowRank(left, right)
+    if not is_traced(left, right):
+        finite = np.isfinite(np.asarray(left)).all() and np.isfinite(right).all()
+        if not finite:
+            raise ValueError(f"{name} must be finite; got NaN or infinite factors")
+        if not bool(_symmetric_product(out)):
+            raise ValueError(
+                f"{name} must be symmetric: left @ right.T differs from its transpose"
+            )
+    return out
+
+
+def _symmetric_product(space: LowRank) -> jax.Array:
+    """[] bool: the product with one vector is that of the transpose; O(n r)."""
+    left, right = space.left, space.right
+    probe = jnp.cos(jnp.arange(space.size, dtype=left.dtype) ** 2)[:, None]
+    times = lambda u, v: matmul(u, matmul(v.T, probe))
+    most = lambda x: jnp.max(jnp.linalg.norm(x, axis=1))
+    size = most(left) * most(right) * jnp.sqrt(space.size)
+    gap = jnp.abs(times(left, right) - times(right, left))
+    return jnp.max(gap) <= ASYMMETRY * machine_epsilon(left.dtype) * size
+
+
 def as_space(name: str, value: Any) -> Space:
     """Costs within one space from what users give; see `solve_quadratic`."""
     if isinstance(value, PointCloud):
@@ -177,13 +204,26 @@ def as_space(name: str, value: Any) -> Space:
                 f"{name} must have factors of one shape [n, r]; got {left.shape} and "
                 f"{right.shape}"
             )
-        return LowRank(left, right)
+        return _low_rank(name, left, right)
     return _matrix(name, value.cost if isinstance(value, Dense) else value)
 
 
 def astype(space: Space, dtype: jnp.dtype) -> Space:
     """Return the same costs in another dtype."""
     return jax.tree.map(lambda x: x.astype(dtype), space)
+
+
+def around_mean(space: Space, masses: jax.Array) -> Space:
+    """Points around the mean of those with mass; other costs as they are.
+
+    Products of squares keep the digits of distances only there.
+    """
+    if not isinstance(space, Points):
+        return space
+    x = placed(space.x, masses)
+    # It changes no distance, so it has no derivative.
+    mean = jax.lax.stop_gradient(jnp.mean(x, axis=0, keepdims=True))
+    return dataclasses.replace(space, x=x - mean)
 
 
 def symmetric(space: Space) -> Space:
@@ -201,4 +241,6 @@ def fine(space: Space) -> jax.Array:
         gap = jnp.max(jnp.abs(space.cost - space.cost.T))
         largest = jnp.max(jnp.abs(space.cost))
         out &= gap <= ASYMMETRY * machine_epsilon(space.cost.dtype) * largest
+    if isinstance(space, LowRank):
+        out &= _symmetric_product(space)
     return out

@@ -23,7 +23,7 @@ from jaxsns.plans.entries import BLOCK
 from jaxsns.problem import dual, gauge
 from jaxsns.problem.problem import Problem
 from jaxsns.quadratic.spaces import LowRank, Matrix, Points
-from jaxsns.quadratic.terms import Terms, first_part, second_part
+from jaxsns.quadratic.terms import Terms, constant_parts, constant_value
 
 
 class Side(NamedTuple):
@@ -89,8 +89,7 @@ def dot_cloud(left, right, matrix, extra, cloud: PointCloud | None):
         weight = extra if cloud.factor is None else extra * cloud.factor
         held = jax.lax.stop_gradient(weight)
         root = jnp.sqrt(jnp.maximum(held, jnp.finfo(held.dtype).tiny))
-        centre = jnp.mean(cloud.x, axis=0, keepdims=True)
-        x, y = cloud.x - centre, cloud.y - centre
+        x, y = cloud.x, cloud.y  # each around its own mean
         p = jnp.concatenate([p, root * x], axis=1)
         q = jnp.concatenate([q, weight / root * y], axis=1)
         rows = weight * jnp.sum(x**2, axis=1)
@@ -120,8 +119,8 @@ def potentials(terms: Terms, moments: jax.Array, f: jax.Array, g: jax.Array):
     """Potentials of the linearised cost, from those of `problem`: ([n], [m])."""
     given, alpha = terms.masses, terms.alpha
     _, rows, columns = geometry(terms, moments)
-    rows = rows + 2 * alpha * first_part(terms, given.a)
-    columns = columns + 2 * alpha * second_part(terms, given.b)
+    more = constant_parts(terms)
+    rows, columns = rows + more.rows, columns + more.columns
     if _both_points(terms):
         x, y = sides(terms)
         x, y = x.points, y.points
@@ -139,8 +138,7 @@ class Products(NamedTuple):
 
     moments: jax.Array  # [r, r'] what it would carry
     crossed: jax.Array  # [r, r'] the same between the points of the dot product
-    own: jax.Array  # [] <T, P>
-    constant: jax.Array  # [] <p, a> + <q, b>: Q is that less 2 <T, P>
+    own: jax.Array  # [] <T, P>: Q is <p, a> + <q, b> less two of them
 
 
 def products(terms: Terms, own: Problem, f: jax.Array, g: jax.Array) -> Products:
@@ -162,9 +160,7 @@ def products(terms: Terms, own: Problem, f: jax.Array, g: jax.Array) -> Products
     else:
         crossed = matmul(x.points.T, sums[:, r:])
         product = jnp.sum(new * crossed)
-    p, q = first_part(terms, given.a), second_part(terms, given.b)
-    constant = jnp.sum(p * given.a) + jnp.sum(q * given.b)
-    return Products(new, crossed, product, constant)
+    return Products(new, crossed, product)
 
 
 def evaluate(
@@ -175,7 +171,7 @@ def evaluate(
     cloud, rows, columns = geometry(terms, moments)
     own = Problem(cloud, given.a, given.b, given.epsilon)
     seen = products(terms, own, f, g)
-    constant = alpha * seen.constant
+    constant = constant_value(terms)
     constant += jnp.sum(rows * given.a) + jnp.sum(columns * given.b)
     crossed = jnp.sum(weights(terms, moments) * seen.crossed)
     inner = dual.value(own, f, g)

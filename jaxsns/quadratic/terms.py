@@ -14,7 +14,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxsns.numerics import matmul
+from jaxsns.numerics import is_forbidden, matmul
+from jaxsns.problem.offsets import Offsets
 from jaxsns.problem.problem import Problem
 from jaxsns.quadratic.spaces import Matrix, Space
 
@@ -23,7 +24,7 @@ LOSSES = ("square", "kl")
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("x", "y", "alpha", "masses", "share"),
+    data_fields=("x", "y", "alpha", "masses", "share", "offsets"),
     meta_fields=("loss", "pure"),
 )
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Terms:
       masses: the linear problem: costs between the spaces (zero if there are none),
         masses, epsilon and penalties.
       share: [] share of the mass that is moved; None: all of it.
+      offsets: what the costs between the spaces lost, in their units; None: nothing.
       loss: "square" or "kl".
       pure: whether there is no linear term.
     """
@@ -46,6 +48,7 @@ class Terms:
     alpha: jax.Array
     masses: Problem
     share: jax.Array | None
+    offsets: Offsets | None
     loss: str
     pure: bool = True
 
@@ -86,7 +89,32 @@ def linearised(terms: Terms, plan: jax.Array, rows: jax.Array, columns: jax.Arra
 
 
 def linear_cost(terms: Terms) -> jax.Array:
-    """[n, m] (1 - alpha) times the cost between the spaces."""
+    """[n, m] (1 - alpha) times the cost between the spaces; forbidden stays so."""
     if terms.pure:
         return jnp.zeros(terms.masses.shape, terms.masses.dtype)
-    return (1 - terms.alpha) * terms.masses.geometry.dense().entries
+    cost = terms.masses.geometry.dense().entries
+    return jnp.where(is_forbidden(cost), cost, (1 - terms.alpha) * cost)
+
+
+def constant_parts(terms: Terms) -> Offsets:
+    """What C(P) has of rows and of columns alone, whatever the plan: [n] and [m].
+
+    Of balanced problems: its sums are the masses.
+    """
+    given, alpha = terms.masses, terms.alpha
+    rows = 2 * alpha * first_part(terms, given.a)
+    columns = 2 * alpha * second_part(terms, given.b)
+    if terms.offsets is not None:
+        rows = rows + (1 - alpha) * terms.offsets.rows
+        columns = columns + (1 - alpha) * terms.offsets.columns
+    return Offsets(rows, columns)
+
+
+def constant_value(terms: Terms) -> jax.Array:
+    """[] what these parts pay in the objective."""
+    given, alpha = terms.masses, terms.alpha
+    p, q = first_part(terms, given.a), second_part(terms, given.b)
+    value = alpha * Offsets(p, q).value(given.a, given.b)
+    if terms.offsets is not None:
+        value += (1 - alpha) * terms.offsets.value(given.a, given.b)
+    return value
