@@ -240,6 +240,23 @@ def _gaussian_lanes(d):
     return jax.vmap(jax.grad(lambda s: jnp.sum(gaussian.bures(s, unit))))(covs)
 
 
+def _space_barycentre(d):
+    cost = d.cost + d.cost.T
+    spaces, masses = jnp.stack([cost, 2 * cost]), jnp.stack([d.a, d.a])
+    return jaxsns.space_barycentre(spaces, masses, cost, epsilon=EPSILON).cost
+
+
+def _mixtures(d):
+    unit = jnp.eye(2, dtype=d.x.dtype)
+    make = lambda x, mass: gaussian.Mixture(
+        mass, x, jnp.broadcast_to(unit, (x.shape[0], 2, 2))
+    )
+    x, y = make(d.x, d.a), make(d.y, d.b)
+    out = gaussian.mixture_transport(x, y, epsilon=EPSILON)
+    moved = gaussian.affine_map(d.x[0], unit, d.y[0], 2 * unit)
+    return out.solution.f, out.map(d.x), moved
+
+
 MORE = {
     "value": _cost(_value),
     "gradient": _cost(jax.grad(_value, (0, 1, 2))),
@@ -264,6 +281,8 @@ MORE = {
     "constrained, gradient": _constrained_gradient,
     "Gaussians": _gaussians,
     "Gaussians, vmap": _gaussian_lanes,
+    "Gaussians, mixtures": _mixtures,
+    "Gromov-Wasserstein, barycentre": _space_barycentre,
 }
 ENTRIES = calls.CALLS | MORE
 
@@ -289,6 +308,12 @@ def test_lowers_for_accelerators(name):
     assert not [line for line in low if FLOAT_DOT.search(line)]
     if name not in IN_DOUBLE:
         assert not _computed_in_double(text)
+
+
+@pytest.mark.parametrize("name", IN_DOUBLE)
+def test_nothing_is_double_unless_it_is_asked_for(name):
+    with jax.enable_x64(False):
+        assert "f64" not in program(ENTRIES[name])
 
 
 def test_what_the_test_looks_for_is_found():

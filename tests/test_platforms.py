@@ -79,8 +79,8 @@ def _gradient(cost):
 
 
 def tiny():
-    """More lanes than a chunk on a CPU has."""
-    return jax.vmap(_solve), R.random((in_step.CHUNK // 512 + 3, 16, 32))
+    """More lanes than a chunk on a CPU has, and more left after the first sweeps."""
+    return jax.vmap(_solve), R.random((2 * in_step.CHUNK // 512 + 3, 16, 32))
 
 
 def each_its_cost():
@@ -142,7 +142,8 @@ def exact():
 
 
 def projection():
-    return jaxsns.sinkhorn_projection, R.normal(size=(5, 4, 4))
+    """More matrices than a block on a CPU has."""
+    return jaxsns.sinkhorn_projection, R.normal(size=(700, 4, 4))
 
 
 CASES = {

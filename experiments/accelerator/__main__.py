@@ -133,6 +133,13 @@ def ott_python(given: str | None) -> tuple[str | None, str]:
     return None, "OTT-JAX is not installed (experiments.benchmarks.setup_peers does it)"
 
 
+def write(results: dict[str, Any], page: Path) -> None:
+    """Write the numbers and the page of what there is so far."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.with_suffix(".json").write_text(json.dumps(results, indent=1))
+    page.write_text(report.text(results))
+
+
 def main() -> None:
     """Run all parts within the time, and write down what came of it."""
     chosen = parse()
@@ -150,6 +157,10 @@ def main() -> None:
         sys.exit("there is no accelerator here; --rehearse runs at toy size on a CPU")
     peer, about = ott_python(chosen.ott_python)
     results |= {"rehearsal": chosen.rehearse, "ott": about, "skipped": []}
+    folder = chosen.output or (
+        Path(tempfile.mkdtemp()) if chosen.rehearse else Path(__file__).parent
+    )
+    page = folder / f"results-{platform}.md"
     for part in PARTS:
         label = f"{part.name} ({part.who})"
         left = 60 * chosen.minutes - (time.perf_counter() - start)
@@ -166,14 +177,9 @@ def main() -> None:
             results["parts"].append(run(part, python, limit, chosen.rehearse))
             took = results["parts"][-1]["seconds"]
             print(f"{label}: {took:.0f} s", flush=True)
-    results["seconds"] = time.perf_counter() - start
-    folder = chosen.output or (
-        Path(tempfile.mkdtemp()) if chosen.rehearse else Path(__file__).parent
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"results-{platform}.json").write_text(json.dumps(results, indent=1))
-    page = folder / f"results-{platform}.md"
-    page.write_text(report.text(results))
+        # After each part, since a borrowed machine may be taken back.
+        results["seconds"] = time.perf_counter() - start
+        write(results, page)
     print(f"wrote {page}")
     failed = report.failures(results, ours=True)
     if chosen.rehearse and failed:

@@ -84,18 +84,38 @@ def _inside(block: Any, functions: dict[str, Any]) -> Iterator[Any]:
             callee = str(operation.attributes["callee"]).lstrip("@").strip('"')
             yield from _inside(functions[callee].regions[0].blocks[0], functions)
         elif kind in ("case", "if"):
-            for region in operation.regions:
+            for region in _branches(operation):
                 yield from _inside(region.blocks[0], functions)
 
 
+def _branches(operation: Any) -> list[Any]:
+    """Branches that a program for one platform can take."""
+    regions = list(operation.regions)
+    index = operation.operands[0].owner
+    if getattr(index, "name", "") != "stablehlo.constant":
+        return regions
+    # What `platform_dependent` leaves: the platform is known.
+    number = int(re.search(r"dense<(-?\d+)>", str(index.attributes["value"]))[1])
+    return [regions[min(max(number, 0), len(regions) - 1)]]
+
+
+def _read(operation: Any) -> bool:
+    """Whether the host reads a predicate for a branch."""
+    kind = operation.name.split(".")[-1]
+    return kind in ("case", "if") and len(_branches(operation)) > 1
+
+
 def _counted(loop: Any) -> bool:
-    """Whether the number of steps is known when compiled."""
-    kinds = [x.operation.name.split(".")[-1] for x in loop.regions[0].blocks[0]]
-    return set(kinds) <= {"constant", "compare", "return"}
+    """Whether the number of steps is known when compiled: a counter below a number."""
+    operations = [x.operation for x in loop.regions[0].blocks[0]]
+    kinds = {x.name.split(".")[-1] for x in operations}
+    compared = [x for x in operations if x.name.endswith("compare")]
+    below = all("LT" in str(x.attributes["comparison_direction"]) for x in compared)
+    return below and kinds <= {"constant", "compare", "return"}
 
 
-def _loops(name: str, block: Any, functions: dict, depth: int, own: int):
-    inside = list(_inside(block, functions))
+def _loops(name: str, blocks: list, functions: dict, depth: int, own: int):
+    inside = [x for block in blocks for x in _inside(block, functions)]
     kinds = [x.name.split(".")[-1] for x in inside]
     heavy = [x for x, kind in zip(inside, kinds, strict=True) if kind in KERNELS]
     moved = sum(_size(value.type) for x in heavy for value in (*x.operands, *x.results))
@@ -105,13 +125,14 @@ def _loops(name: str, block: Any, functions: dict, depth: int, own: int):
         sum(kind not in NOTHING for kind in kinds),
         len(heavy),
         moved / 2**20,
-        own + sum(kind in ("case", "if") for kind in kinds),
+        own + sum(_read(x) for x in inside),
     )
     for operation, kind in zip(inside, kinds, strict=True):
         if kind == "while":
             own = 0 if _counted(operation) else 1
-            body = operation.regions[1].blocks[0]
-            yield from _loops(_name(operation), body, functions, depth + 1, own)
+            # Its test is a part of every step, and so are reductions in it.
+            parts = [region.blocks[0] for region in operation.regions]
+            yield from _loops(_name(operation), parts, functions, depth + 1, own)
 
 
 def loops(function: Callable, *shapes: jax.ShapeDtypeStruct) -> list[Loop]:
@@ -122,7 +143,7 @@ def loops(function: Callable, *shapes: jax.ShapeDtypeStruct) -> list[Loop]:
         str(x.attributes["sym_name"]).strip('"'): x.operation for x in module.body
     }
     block = functions["main"].regions[0].blocks[0]
-    return list(_loops("the program", block, functions, 0, 0))
+    return list(_loops("the program", [block], functions, 0, 0))
 
 
 def paths() -> dict[str, tuple[Callable, tuple]]:

@@ -26,6 +26,7 @@ from jaxsns.status import Status, code
 CHUNK = 1 << 16  # entries of the kernels of lanes that run in step: a cache's worth
 # [D48]
 WIDE_CHUNK = 1 << 26  # the same on an accelerator: what is in memory several times
+FEW_CHUNKS = 8  # in which an accelerator goes on with the lanes that are left [D48]
 
 
 def solve(path: bool, problem: Problem, options: Any, init) -> Outcome:
@@ -48,7 +49,7 @@ def solve(path: bool, problem: Problem, options: Any, init) -> Outcome:
         out = _in_chunks(first, arguments, size)
         rest = functools.partial(_chunk, path, lockstep.run)
         left = out.status == code(Status.RUNNING)
-        out = mapping.finish(rest, arguments, out, left, size)
+        out = _finished(rest, arguments, out, left, size)
     failed = jnp.any(out.status != code(Status.CONVERGED))
     explain = jax.vmap(explain_failure)
     status = control.cond(
@@ -57,6 +58,19 @@ def solve(path: bool, problem: Problem, options: Any, init) -> Outcome:
         lambda: out.status,
     )
     return out._replace(status=status)
+
+
+def _finished(rest: Any, arguments: Any, out: Outcome, left, size: int) -> Outcome:
+    """Let lanes that are left go on, in chunks: on an accelerator at most eight."""
+    lanes = left.shape[0]
+    if lanes <= size:
+        return mapping.finish(rest, arguments, out, left, size)
+    wide = max(size, -(-lanes // FEW_CHUNKS))
+    return control.platform_dependent(
+        (arguments, out, left),
+        cpu=lambda x: mapping.finish(rest, *x, size),
+        default=lambda x: mapping.finish(rest, *x, wide),
+    )
 
 
 def _in_chunks(function: Any, arguments: Any, size: int) -> Outcome:

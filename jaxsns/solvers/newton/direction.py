@@ -87,8 +87,13 @@ def find(
     shift: jax.Array,
     contraction: jax.Array,
     target: jax.Array,
+    *,
+    due: jax.Array,
 ) -> Direction:
-    """Newton direction at an iterate; `contraction`: of the last Newton step, or 0."""
+    """Newton direction at an iterate; `contraction`: of the last Newton step, or 0.
+
+    due: [] bool whether it is wanted; if not, no steps are made for it.
+    """
     system = system_at(problem, iterate, shift)
     stiff_rows = iterate.rows + problem.rows.stiffness(iterate.x)
     root = schur.inverse_root(stiff_rows)
@@ -101,6 +106,7 @@ def find(
         wanted = accuracy(iterate, rhs, contraction, target)
         n = rhs.shape[0]
         most = min(MAX_PRODUCTS + PRODUCTS_PER_ROW * n, MOST_PRODUCTS)
+        most = jnp.where(due, most, 0)
         u, products, _ = schur.solve_cg(system, rhs, wanted, most)
         kind = StepKind.CG
     return _direction(system, root, rhs, u)._replace(

@@ -69,6 +69,7 @@ def search(
     room: Callable[[jax.Array], jax.Array],
     length: jax.Array,
     point: Any,
+    due: jax.Array,
 ) -> Trial:
     """Best of up to six trials: of the given length, then all shorter or all longer.
 
@@ -78,6 +79,7 @@ def search(
       room: of a length, [] bool whether it is permitted.
       length: [] of the first trial.
       point: where the search begins; it only gives the shapes.
+      due: [] bool whether a trial is wanted at all.
 
     Returns:
       The last trial that was not refused; its ratio is below `WEAK` if none was good.
@@ -86,7 +88,7 @@ def search(
     def going(trials) -> jax.Array:
         number, last = trials
         more = (last.gain_ratio < WEAK) | last.longer
-        return (number == 0) | (more & (number < TRIALS))
+        return due & ((number == 0) | (more & (number < TRIALS)))
 
     def again(trials):
         number, last = trials

@@ -81,13 +81,20 @@ def is_due(limits: Limits, s: KernelState) -> jax.Array:
 
 
 @jax.named_scope("newton")
-def _newton(solver: str, problem: KernelProblem, limits: Limits, s: KernelState):
+def _newton(
+    solver: str, problem: KernelProblem, limits: Limits, s: KernelState, due: jax.Array
+):
     """One direction and a line search; no move if no length is good."""
     old, mu = s.iterate, s.memory.damping
+    # Under `vmap` all elements come here. The loops do not wait for those that need
+    # nothing, or are done [D48].
+    due = due & (old.error > limits.target) & (s.step < limits.max_steps)
     # Sweeps tell nothing of how good the quadratic model is.
     contraction = jnp.where(s.memory.newton, s.contraction, 0)
     shift = mu * old.error
-    found = direction.find(solver, problem, old, shift, contraction, limits.target)
+    found = direction.find(
+        solver, problem, old, shift, contraction, limits.target, due=due
+    )
     total = jnp.maximum(jnp.sum(problem.rows.mass), problem.mass)
     mean = gauge.weighted(problem.rows.mass, found.dx) / total
     dx = found.dx - jnp.where(problem.gauge & problem.rows.real, mean, 0)
@@ -105,7 +112,7 @@ def _newton(solver: str, problem: KernelProblem, limits: Limits, s: KernelState)
 
     length = longest_step(old.x, dx)
     room = lambda length: longest_step(old.x, length * dx) >= 1
-    trial = line_search.search(attempt, room, length, old)
+    trial = line_search.search(attempt, room, length, old, due)
     accepted = trial.gain_ratio > line_search.ACCEPTED
     iterate = jax.tree.map(lambda u, v: jnp.where(accepted, u, v), trial.point, old)
     shortened = trial.length < length
@@ -119,7 +126,7 @@ def step(solver: str, problem: KernelProblem, limits: Limits, s: KernelState) ->
     due = is_due(limits, s)
     iterate, damping, counts, record = control.cond(
         due,
-        lambda s: _newton(solver, problem, limits, s),
+        lambda s: _newton(solver, problem, limits, s, due),
         lambda s: (s.iterate, s.memory.damping, s.counts, sweep_record(s.contraction)),
         s,
     )
