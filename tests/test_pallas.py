@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 import jaxsns
+from jaxsns import control
 from jaxsns.geometry import pallas_softmin
 from jaxsns.solvers.batched import pallas_sweeps
 
@@ -54,6 +56,22 @@ def test_log_sums(n, m, d):
     z = h[:, None] - 3 * ((x[:, None] - y) ** 2).sum(-1)
     expected = z.max(0) + np.log(np.exp(z - z.max(0)).sum(0))
     np.testing.assert_allclose(got, expected, rtol=5e-7, atol=2e-6)
+
+
+def test_log_sums_by_the_side_of_a_tpu(monkeypatch):
+    """The program for Mosaic, interpreted; the side of a GPU has the same kernel."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("compiled there by the other tests")
+    x, y = points(150, 65, 3)
+    h = number(R.normal(size=150))
+    run = lambda: jax.jit(lambda *v: pallas_softmin.log_sums(*v))(x, h, y, number(3.0))
+    mine = run()
+    chosen = lambda *operands, tpu, **others: tpu(*operands)
+    monkeypatch.setattr(control, "platform_dependent", chosen)
+    jax.clear_caches()  # what was compiled for the CPU must not be found
+    with pltpu.force_tpu_interpret_mode():
+        np.testing.assert_allclose(run(), mine, rtol=5e-7, atol=2e-6)
+    jax.clear_caches()
 
 
 def test_soft_minima_marginals_and_their_derivatives():
