@@ -327,7 +327,9 @@ def make_problem(
         (epsilon, rho, potentials, values) is in units of the scaled cost.
 
     Returns:
-      The problem. `problem.epsilon` is the regularisation really used. Scales are
+      The problem. `problem.epsilon` is the regularisation really used. Points of a
+      cloud that have no mass are moved to the mean of the others, so that padding takes
+      no digits: for other masses make another problem. Scales are
       differentiated like the rest; wrap them in `stop_gradient` to treat
       them as constants.
 
