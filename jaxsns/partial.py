@@ -75,7 +75,10 @@ class PartialSolution:
 
     @property
     def error(self) -> jax.Array:
-        """[] L1 error of all marginals, those of virtual atoms included, relative."""
+        """[] L1 error of all marginals, those of virtual atoms included, relative.
+
+        What is moved is known to about this over the share.
+        """
         return self.extended.error
 
     @property
@@ -256,7 +259,8 @@ def solve_partial(
       a: [n] masses of the rows; uniform with total 1 if None.
       b: [m] masses of the columns; totals need not be equal.
       share: [] in (0, 1], may be traced; 1 gives the balanced problem, or the
-        semi-relaxed one.
+        semi-relaxed one. The tolerance is relative to all mass: for a share of 1e-3
+        ask for one that is 1e-3 times as small, in float64.
       epsilon: [] regularisation; the entropy is that of the virtual pairs as well.
       rho_a: as in `solve`; not together with rho_b.
       rho_b: as in `solve`.

@@ -58,7 +58,11 @@ class QuadraticSolution:
 
     @property
     def error(self) -> jax.Array:
-        """[] L1 error of both marginals of the plan, relative to the mass."""
+        """[] L1 error of both marginals of the plan, relative to the mass.
+
+        With a share of them that of virtual atoms too, relative to all mass: what is
+        moved is known to about this over the share.
+        """
         return self.linear.error
 
     @property
