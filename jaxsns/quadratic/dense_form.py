@@ -12,18 +12,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Dense
-from jaxsns.numerics import is_forbidden, matmul, safe_log
+from jaxsns.numerics import is_forbidden, safe_log
 from jaxsns.outer.form import Evaluation
 from jaxsns.partial import extend
 from jaxsns.problem import dual, gauge
 from jaxsns.problem.problem import Problem
 from jaxsns.quadratic.terms import (
     Terms,
-    constant_parts,
-    constant_value,
-    cross,
+    first_part,
     linear_cost,
     linearised,
+    offsets_of_linear,
+    second_part,
 )
 
 
@@ -52,11 +52,14 @@ def problem(terms: Terms, carried: Carried) -> Problem:
 
 def carry(terms: Terms, plan: jax.Array) -> Carried:
     """What a plan [n, m] carries to the next linear problem."""
-    linear = linear_cost(terms)
     if terms.balanced:
-        return _without_offsets(terms, linear - 2 * terms.alpha * cross(terms, plan))
-    rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
-    cost = terms.alpha * linearised(terms, plan, rows, columns) + linear
+        # The sums that the plan has at the solution: fewer derivatives, less rounding.
+        rows, columns = terms.masses.a, terms.masses.b
+    else:
+        rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
+    cost = terms.alpha * linearised(terms, plan, rows, columns) + linear_cost(terms)
+    if terms.balanced:
+        return _without_offsets(terms, cost)
     if terms.masses.balanced:
         return Carried(cost, jnp.ones((), cost.dtype), *nothing(terms))
     return _penalised(terms, plan, rows, columns, cost)
@@ -69,14 +72,18 @@ def nothing(terms: Terms) -> tuple[jax.Array, jax.Array]:
 
 
 def _without_offsets(terms: Terms, cost: jax.Array) -> Carried:
-    """Costs less their means by mass, of each row and then of each column."""
-    given, far = terms.masses, is_forbidden(cost)
-    mean = lambda cost, mass: matmul(jnp.where(far, 0, cost), mass) / jnp.sum(mass)
-    rows = mean(cost, given.b)
-    less = cost - rows[:, None]
-    far = far.T
-    columns = mean(less.T, given.a)
-    less = jnp.where(far.T, cost, less - columns[None, :])
+    """Costs less the least of each row and then of each column, of atoms that count.
+
+    Least ones, since pairs that are matched cost little: potentials are small then.
+    As constants, which is as good: potentials move by what is taken out.
+    """
+    given = terms.masses
+    held, far = jax.lax.stop_gradient(cost), is_forbidden(cost)
+    some = lambda x: jnp.where(is_forbidden(x), 0, x)
+    rows = some(jnp.min(jnp.where(given.b[None, :] > 0, held, jnp.inf), axis=1))
+    left = jnp.where(far, held, held - rows[:, None])
+    columns = some(jnp.min(jnp.where(given.a[:, None] > 0, left, jnp.inf), axis=0))
+    less = jnp.where(far, cost, (cost - rows[:, None]) - columns[None, :])
     return Carried(less, jnp.ones((), cost.dtype), rows, columns)
 
 
@@ -119,14 +126,16 @@ def _value(terms: Terms, carried: Carried, new: Carried, plan, inner: jax.Array)
 
 
 def _balanced_value(terms: Terms, carried: Carried, new: Carried, plan, inner):
-    """The same without offsets: what is constant is paid by the masses once."""
+    """The same without offsets; those of linear costs are paid by the masses once."""
     a, b = terms.masses.a, terms.masses.b
     rows, columns = jnp.sum(plan, axis=1), jnp.sum(plan, axis=0)
+    # What depends on the sums is linear here, so that its gradient is in the cost.
+    p, q = first_part(terms, a), second_part(terms, b)
     half = jnp.sum((new.cost + linear_cost(terms)) * plan) / 2
     half += (jnp.sum(new.rows * rows) + jnp.sum(new.columns * columns)) / 2
-    surplus = jnp.sum(carried.rows * (rows - a))
-    surplus += jnp.sum(carried.columns * (columns - b))
-    constant = constant_value(terms)
+    surplus = jnp.sum((carried.rows - terms.alpha * p) * (rows - a))
+    surplus += jnp.sum((carried.columns - terms.alpha * q) * (columns - b))
+    constant = offsets_of_linear(terms).value(a, b)
     size = jnp.sum(jnp.abs(carried.cost) * plan) + jnp.abs(inner) + jnp.abs(constant)
     value = half - jnp.sum(carried.cost * plan) - surplus + inner
     return constant + value, size
@@ -137,7 +146,7 @@ def potentials(terms: Terms, carried: Carried, f: jax.Array, g: jax.Array):
     n, m = terms.masses.shape
     if not terms.balanced:
         return f[:n], g[:m]
-    rows, columns = constant_parts(terms)
+    rows, columns = offsets_of_linear(terms)
     rows, columns = rows + carried.rows, columns + carried.columns
     return gauge.centre(terms.masses, f + rows, g + columns)
 

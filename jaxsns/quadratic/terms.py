@@ -96,18 +96,23 @@ def linear_cost(terms: Terms) -> jax.Array:
     return jnp.where(is_forbidden(cost), cost, (1 - terms.alpha) * cost)
 
 
+def offsets_of_linear(terms: Terms) -> Offsets:
+    """What C(P) lacks of the costs between the spaces: [n] and [m]."""
+    if terms.offsets is None:
+        zero = jnp.zeros_like
+        return Offsets(zero(terms.masses.a), zero(terms.masses.b))
+    left = 1 - terms.alpha
+    return Offsets(left * terms.offsets.rows, left * terms.offsets.columns)
+
+
 def constant_parts(terms: Terms) -> Offsets:
     """What C(P) has of rows and of columns alone, whatever the plan: [n] and [m].
 
     Of balanced problems: its sums are the masses.
     """
-    given, alpha = terms.masses, terms.alpha
-    rows = 2 * alpha * first_part(terms, given.a)
-    columns = 2 * alpha * second_part(terms, given.b)
-    if terms.offsets is not None:
-        rows = rows + (1 - alpha) * terms.offsets.rows
-        columns = columns + (1 - alpha) * terms.offsets.columns
-    return Offsets(rows, columns)
+    given, alpha, offsets = terms.masses, terms.alpha, offsets_of_linear(terms)
+    rows = 2 * alpha * first_part(terms, given.a) + offsets.rows
+    return Offsets(rows, 2 * alpha * second_part(terms, given.b) + offsets.columns)
 
 
 def constant_value(terms: Terms) -> jax.Array:
@@ -115,6 +120,4 @@ def constant_value(terms: Terms) -> jax.Array:
     given, alpha = terms.masses, terms.alpha
     p, q = first_part(terms, given.a), second_part(terms, given.b)
     value = alpha * Offsets(p, q).value(given.a, given.b)
-    if terms.offsets is not None:
-        value += (1 - alpha) * terms.offsets.value(given.a, given.b)
-    return value
+    return value + offsets_of_linear(terms).value(given.a, given.b)
