@@ -68,8 +68,8 @@ def _finished(rest: Any, arguments: Any, out: Outcome, left, size: int) -> Outco
     wide = max(size, -(-lanes // FEW_CHUNKS))
     return control.platform_dependent(
         (arguments, out, left),
-        cpu=lambda x: mapping.finish(rest, *x, size),
-        default=lambda x: mapping.finish(rest, *x, wide),
+        cpu=lambda x: mapping.finish(rest, x[0], x[1], x[2], size),
+        default=lambda x: mapping.finish(rest, x[0], x[1], x[2], wide),
     )
 
 
