@@ -88,7 +88,7 @@ def find(
     contraction: jax.Array,
     target: jax.Array,
     *,
-    due: jax.Array,
+    due: jax.Array | bool = True,
 ) -> Direction:
     """Newton direction at an iterate; `contraction`: of the last Newton step, or 0.
 

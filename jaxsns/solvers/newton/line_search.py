@@ -69,7 +69,7 @@ def search(
     room: Callable[[jax.Array], jax.Array],
     length: jax.Array,
     point: Any,
-    due: jax.Array,
+    due: jax.Array | bool = True,
 ) -> Trial:
     """Best of up to six trials: of the given length, then all shorter or all longer.
 
