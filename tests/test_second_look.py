@@ -502,3 +502,26 @@ def test_forbidden_pairs_stay_forbidden_in_quadratic_problems(alpha):
     plan = np.asarray(solution.plan())
     assert plan.trace() == 0
     np.testing.assert_allclose(plan.sum(), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["kl", "penalties"])
+def test_quadratic_problems_do_not_go_in_circles(kind):
+    """Errors of the marginals hid a cycle, which was STALLED far from any answer."""
+    squares = lambda x: np.sum((x[:, None] - x[None]) ** 2, axis=-1)
+    r = np.random.default_rng(0)
+    r.normal(size=(8, 5))
+    shapes = (6, 2), (5, 3), (6, 2), (5, 2)
+    x, y, u, v = (r.normal(size=shape) for shape in shapes)
+    a, b = r.dirichlet(np.full(6, 5.0)), r.dirichlet(np.full(5, 5.0))
+    if kind == "kl":
+        spaces = squares(x), np.exp(-squares(y) / 4)
+        options = {"epsilon": 0.1, "loss": "kl", "init": "eccentricity"}
+    else:
+        spaces = jaxsns.PointCloud(x, x), jaxsns.PointCloud(y, y)
+        options = {"linear": jaxsns.PointCloud(u, v), "alpha": 0.6}
+        options |= {"epsilon": 1.0, "rho_a": 1.0, "rho_b": 1.0}
+    solution = jaxsns.solve_quadratic(*spaces, a, b, **options)
+    assert solution.status == Status.CONVERGED
+    # The least value of tight solves from this start.
+    wanted = {"kl": 8.61523447, "penalties": 1.46244405}[kind]
+    np.testing.assert_allclose(solution.value, wanted, rtol=1e-8)

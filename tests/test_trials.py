@@ -27,6 +27,15 @@ def searched(gain, start=1.0, most=np.inf):
     return found, [float(x) for x in tried]
 
 
+def test_none_where_none_is_wanted():
+    """Elements of a batch that are done must not keep the others' loop going."""
+    one, none = jnp.asarray(1.0), jnp.asarray(False)
+    never = lambda length: pytest.fail("tried")
+    with jax.disable_jit():
+        found = line_search.search(never, lambda x: x < 9, one, one, none)
+    assert found.gain_ratio == -jnp.inf  # refused
+
+
 def test_the_ratio_of_gain_and_promise():
     rho = lambda *x, before=1.0, after=0.1: float(
         line_search.gain_ratio(

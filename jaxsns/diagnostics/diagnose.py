@@ -174,8 +174,8 @@ def _with_tolerance(x: Numbers, rows: slice, asked: float) -> Numbers:
     some = _some(x, rows)
     if not (asked > 0 and some.used.size):
         return x  # other findings say why
-    near = 2 * symptoms.WITHIN * symptoms.rounding_error(some)
-    if x.tolerance < asked <= near:
+    # A default is raised to at most that [D03].
+    if x.tolerance < asked <= symptoms.WITHIN * symptoms.rounding_error(some):
         return x._replace(raised=asked)
     return x._replace(tolerance=asked)
 

@@ -33,7 +33,6 @@ from jaxsns.status import Status, code
 SHARE = 1e-3  # error of the marginals over the plan's last change [D41]
 ROUNDING = 64  # units of rounding of the objective that are no rise [D41]
 MAX_STEPS = 1_000  # linear problems [D41]
-FINER = 1e-2  # share of that error where nothing was gained for long [D41]
 NEAR = 0.3  # change of the plan below which steps are extrapolated [D41]
 
 
@@ -137,10 +136,9 @@ def run(
 
     def update(s: State) -> State:
         tolerance = options.share * jnp.minimum(s.change, 1)
-        last = s.change <= options.tolerance
         # Errors of the marginals can hide that steps go in circles.
         circling = s.idle >= IDLE // 2
-        tolerance = jnp.where(circling, FINER * tolerance, tolerance)
+        last = (s.change <= options.tolerance) | circling
         tolerance = jnp.where(last, 0, tolerance)
         tolerance = jnp.maximum(tolerance, options.inner_tolerance)
         out = solve(

@@ -2,8 +2,8 @@
 
 What is carried from one linear problem to the next is its cost C [n, m] and, where
 marginals are penalised, the mass of the plan that C was made of. Balanced problems
-carry C without what is of rows or of columns alone. That changes no plan, and may be
-thousands of times epsilon: in float32 it would take the digits of the rest.
+carry C without offsets of rows and of columns. These change no plan, and may be
+thousands of times epsilon: in float32 they would take the digits of the rest.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns.geometry import Dense
-from jaxsns.numerics import is_forbidden, safe_log
+from jaxsns.numerics import safe_log
 from jaxsns.outer.form import Evaluation
 from jaxsns.partial import extend
 from jaxsns.problem import dual, gauge
@@ -32,7 +32,7 @@ class Carried(NamedTuple):
 
     cost: jax.Array  # [n, m]
     mass: jax.Array  # [] of the plan, 1 where it is not needed
-    rows: jax.Array  # [n] what the cost lost besides its constant parts
+    rows: jax.Array  # [n] what the cost lost; zero if marginals are not equalities
     columns: jax.Array  # [m]
 
 
@@ -72,19 +72,13 @@ def nothing(terms: Terms) -> tuple[jax.Array, jax.Array]:
 
 
 def _without_offsets(terms: Terms, cost: jax.Array) -> Carried:
-    """Costs less the least of each row and then of each column, of atoms that count.
-
-    Least ones, since pairs that are matched cost little: potentials are small then.
-    As constants, which is as good: potentials move by what is taken out.
-    """
-    given = terms.masses
-    held, far = jax.lax.stop_gradient(cost), is_forbidden(cost)
-    some = lambda x: jnp.where(is_forbidden(x), 0, x)
-    rows = some(jnp.min(jnp.where(given.b[None, :] > 0, held, jnp.inf), axis=1))
-    left = jnp.where(far, held, held - rows[:, None])
-    columns = some(jnp.min(jnp.where(given.a[:, None] > 0, left, jnp.inf), axis=0))
-    less = jnp.where(far, cost, (cost - rows[:, None]) - columns[None, :])
-    return Carried(less, jnp.ones((), cost.dtype), rows, columns)
+    """Costs less their offsets, in a dtype that has no digits to spare for these."""
+    given, one = terms.masses, jnp.ones((), cost.dtype)
+    parts = Dense(cost).reduced(given.a > 0, given.b > 0)
+    if parts is None:
+        return Carried(cost, one, *nothing(terms))
+    less, rows, columns = parts
+    return Carried(less.entries, one, rows, columns)
 
 
 def evaluate(terms: Terms, carried: Carried, f: jax.Array, g: jax.Array) -> Evaluation:
