@@ -430,7 +430,8 @@ def test_padding_far_from_the_data_changes_nothing(far, dimension, streamed):
 
 def test_padding_of_a_matrix_with_offsets_changes_nothing():
     r = np.random.default_rng(0)
-    cost = (r.random((REAL, REAL)) + 1000).astype(np.float32)
+    offsets = 1000 + 300 * (r.random((REAL, 1)) + r.random((1, REAL)))
+    cost = (r.random((REAL, REAL)) + offsets).astype(np.float32)
     whole = np.zeros((REAL + SPARE, REAL + SPARE), np.float32)
     whole[:REAL, :REAL] = cost
     masses = SOME.astype(np.float32)
@@ -470,6 +471,9 @@ def test_quadratic_problems_far_from_the_origin(streamed):
     apart = 4 * far * (x - y).mean(axis=0).sum() + 8 * far**2
     wanted = float(near.value) + apart / 2
     np.testing.assert_allclose(away.value, wanted, rtol=3e-7)
+    both = lambda s: np.add.outer(*(np.asarray(v, float)[:REAL] for v in (s.f, s.g)))
+    shift = 2 * far * np.subtract.outer(x.sum(axis=1), y.sum(axis=1)) + 4 * far**2
+    np.testing.assert_allclose(both(away) - both(near), shift, atol=3e-7 * shift.max())
 
 
 def test_penalised_problems_of_clouds_apart():
@@ -486,6 +490,13 @@ def test_penalised_problems_of_clouds_apart():
     np.testing.assert_allclose(away.plan(), near.plan(), atol=1e-4 / REAL)
     rows = np.asarray(away.plan(), np.float64).sum(axis=1)
     assert np.abs(rows - 1 / REAL).sum() < 1e-4
+    # |x - y + 2 far|^2 - |x - y|^2 in two dimensions
+    apart = np.subtract.outer(x.sum(axis=1), y.sum(axis=1)).astype(float)
+    apart = 4 * 256 * apart + 8 * 256.0**2
+    wanted = float(near.value) + apart.mean()
+    np.testing.assert_allclose(away.value, wanted, rtol=3e-7)
+    both = lambda s: np.add.outer(*(np.asarray(v, float) for v in (s.f, s.g)))
+    np.testing.assert_allclose(both(away) - both(near), apart, rtol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
