@@ -429,7 +429,7 @@ def test_a_status_is_tested_in_order_of_meaning():
 def test_a_newton_step_that_gains_nothing_is_not_made(monkeypatch):
     """Sweeps alone are left, and those never raise the error."""
 
-    def backwards(attempt, room, length, point):
+    def backwards(attempt, room, length, point, due):
         bad = -3 * length
         return line_search.Trial(bad, *attempt(bad), jnp.asarray(False))
 
