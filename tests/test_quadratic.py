@@ -28,6 +28,12 @@ def squares(x):
     return np.sum((x[:, None] - x[None]) ** 2, axis=-1)
 
 
+def factors(x):
+    one, norm = jnp.ones_like(x[:, :1]), jnp.sum(x**2, axis=1, keepdims=True)
+    left = jnp.concatenate([norm, one, -2 * x], axis=1)
+    return LowRank(left, jnp.concatenate([one, norm, x], axis=1))
+
+
 def data():
     r = np.random.default_rng(3)
     a, b = r.dirichlet(np.full(N, 5.0)), r.dirichlet(np.full(M, 5.0))
@@ -193,6 +199,37 @@ def test_float32():
     np.testing.assert_allclose(solution.value, balanced(DATA)[0][0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["matrices", "points", "factors"])
+def test_large_costs_fit_into_float32(kind):
+    # Coordinates in pixels: squares of their costs would pass for forbidden pairs.
+    r = np.random.default_rng(6)
+    x, y = (jnp.asarray(r.normal(size=(k, 2)), jnp.float32) for k in (N, M))
+    weights = WEIGHTS.astype(np.float32)
+
+    def run(x, length):
+        spaces = [PointCloud(v, v) for v in (length * x, length * y)]
+        unit = length**4
+        options = {"linear": unit * jnp.ones((1, M), jnp.float32) * x[:, :1]}
+        if kind == "matrices":
+            spaces = [cloud.dense().cost for cloud in spaces]
+            options |= {"rho_a": unit, "rho_b": 2 * unit}
+        if kind == "factors":
+            spaces[0] = factors(length * x)
+        out = solve_quadratic(*spaces, epsilon=unit, init="eccentricity", **options)
+        numbers = (out.f, out.g, out.value, out.cost, out.quadratic_cost, out.epsilon)
+        numbers = [number / unit for number in numbers]
+        return jnp.sum(out.plan() * weights), (numbers, out.plan(), out.status)
+
+    slope = jax.jit(jax.grad(run, has_aux=True))
+    near, (wanted, plan, _) = slope(x, jnp.float32(1))
+    far, (found, moved, status) = slope(x, jnp.float32(1024))
+    assert int(status) == Status.CONVERGED
+    np.testing.assert_allclose(moved, plan, rtol=0, atol=1e-7)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(far, near, rtol=1e-4, atol=1e-6)
+
+
 CASES = {
     "unbalanced": {"rho_a": 1.0, "rho_b": 2.0},
     "semi-relaxed": {"rho_b": 2.0},
@@ -239,6 +276,26 @@ def test_relaxed_plans_are_stationary_and_differentiable(case):
             d -= plan * (d.sum(1) / plan.sum(1))[:, None]
         slope = (objective(plan + d) - objective(plan - d)) / (2 * np.abs(d).sum())
         assert abs(slope) < 1e-7
+
+
+def test_penalised_derivatives_are_those_of_the_matrices():
+    r = np.random.default_rng(14)
+    x, y = (jnp.asarray(r.normal(size=(k, 2))) for k in (N, M))
+    given = {k: DATA[k] for k in ("a", "b", "linear")}
+
+    def run(made, points):
+        x, y = points
+        spaces = PointCloud(x, x), factors(y)
+        if made:
+            spaces = [jnp.sum((v[:, None] - v[None]) ** 2, axis=-1) for v in points]
+        options = {"epsilon": 1.0, "rho_a": 3.0, "rho_b": 4.0, "init": "eccentricity"}
+        solution = solve_quadratic(*spaces, **given, **options, **TIGHT)
+        return jnp.sum(functionals(solution)), solution.status
+
+    slopes = [jax.grad(lambda p, m=m: run(m, p)[0])((x, y)) for m in (True, False)]
+    assert int(run(False, (x, y))[1]) == Status.CONVERGED
+    for one, other in zip(*slopes, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-7, atol=1e-8)
 
 
 def test_a_marginal_that_is_exact_fixes_the_mass():
@@ -301,27 +358,23 @@ def clouds():
     return x, y, fx, fy
 
 
-def on_clouds(streamed, kind, x, y, alpha):
-    _, _, fx, fy = clouds()
+def on_clouds(streamed, kind, **changed):
+    x, y, fx, fy = clouds()
+    given = {"x": x, "y": y, "fx": fx, "fy": fy, "epsilon": 1.0, "alpha": ALPHA}
+    x, y, fx, fy, epsilon, alpha = (given | changed).values()
     cloud = functools.partial(PointCloud, streamed=streamed)
     spaces, linear = (cloud(x, x), cloud(y, y)), cloud(fx, fy)
-    more = {"linear": linear, "alpha": alpha}
     if kind == "factors":
-        one, norm = jnp.ones_like(x[:, :1]), jnp.sum(x**2, axis=1, keepdims=True)
-        left = jnp.concatenate([norm, one, -2 * x], axis=1)
-        right = jnp.concatenate([one, norm, x], axis=1)
-        spaces = (LowRank(left, right), spaces[1])
-    return solve_quadratic(
-        *spaces, epsilon=1.0, init=(x[:, 0], y[:, 0]), **more, **TIGHT
-    )
+        spaces = (factors(x), spaces[1])
+    start = jax.lax.stop_gradient((x[:, 0], y[:, 0]))
+    options = {"linear": linear, "alpha": jnp.asarray(alpha), "init": start}
+    return solve_quadratic(*spaces, epsilon=jnp.asarray(epsilon), **options, **TIGHT)
 
 
 @pytest.mark.parametrize("kind", ["points", "factors"])
 def test_streamed_is_dense(kind):
-    x, y, _, _ = clouds()
-    alpha = jnp.asarray(ALPHA)
-    dense = on_clouds(False, "points", x, y, alpha)
-    streamed = on_clouds(True, kind, x, y, alpha)
+    dense = on_clouds(False, "points")
+    streamed = on_clouds(True, kind)
     assert bool(streamed.converged)
     np.testing.assert_allclose(streamed.plan(), dense.plan(), atol=1e-11)
     np.testing.assert_allclose(streamed.f, dense.f, atol=1e-9)
@@ -331,19 +384,27 @@ def test_streamed_is_dense(kind):
     np.testing.assert_allclose(streamed.cost, dense.cost, atol=1e-8)
 
 
-def test_streamed_derivatives_are_dense_ones():
-    x, y, _, _ = clouds()
+@pytest.mark.parametrize("kind", ["points", "factors"])
+def test_streamed_derivatives_are_dense_ones(kind):
+    x, y, fx, _ = clouds()
+    at = {
+        "x": x,
+        "y": y,
+        "fx": fx,
+        "epsilon": jnp.ones(()),
+        "alpha": jnp.asarray(ALPHA),
+    }
 
-    def out(streamed, x, alpha):
-        solution = on_clouds(streamed, "points", x, y, alpha)
-        means = solution.barycentric(y)
+    def out(streamed, q):
+        solution = on_clouds(streamed, kind if streamed else "points", **q)
+        means = solution.barycentric(clouds()[1])
         return solution.value + jnp.sum(jnp.sin(means)) + jnp.sum(solution.f**2)
 
     # Not jitted: the solves are programs that test_streamed_is_dense compiled.
-    slope = lambda s: jax.grad(functools.partial(out, s), argnums=(0, 1))
-    both = [slope(s)(x, jnp.asarray(ALPHA)) for s in (True, False)]
-    for one, other in zip(*both, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+    both = [jax.grad(functools.partial(out, s))(at) for s in (True, False)]
+    for name in at:
+        one, other = both[0][name], both[1][name]
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7, err_msg=name)
 
 
 def test_streamed_forms_nothing_of_the_size_of_the_plan():
@@ -405,6 +466,7 @@ def test_barycentre_of_copies_is_the_space():
     np.testing.assert_allclose(out.cost, cost, atol=1e-3)
 
 
+LINE = np.arange(3.0)[:, None]
 BAD = [
     ("square matrix", {"x": np.zeros((3, 4))}),
     ("x must be symmetric", {"x": np.arange(9.0).reshape(3, 3)}),
@@ -428,6 +490,10 @@ BAD = [
     ("tolerance must be positive", {"tolerance": 0.0}),
     ("PointCloud\\(x, x\\)", {"x": PointCloud(np.zeros((3, 2)), np.ones((3, 2)))}),
     ("factors of one shape", {"x": LowRank(np.zeros((3, 2)), np.zeros((3, 1)))}),
+    ("x must be symmetric", {"x": PointCloud(LINE, LINE, lambda u, v: u[0])}),
+    ("linear must not be NaN", {"linear": PointCloud(LINE, np.full((2, 1), np.inf))}),
+    ("linear must not be NaN", {"linear": np.full((3, 2), np.nan)}),
+    ("init must hold finite", {"init": (np.zeros(3), np.full(2, np.nan))}),
 ]
 
 
@@ -447,6 +513,12 @@ def test_bad_input_of_what_is_built_on_it():
         space_barycentre(np.zeros((2, 3, 2)), masses, two, epsilon=1.0)
     with pytest.raises(ValueError, match="start must have shape"):
         space_barycentre(np.zeros((2, 3, 3)), masses, two[:1], epsilon=1.0)
+    costs = np.zeros((2, 3, 3))
+    costs[1, 0, 1] = 1.0
+    with pytest.raises(ValueError, match=r"costs\[1\] must be symmetric"):
+        space_barycentre(costs, masses, two, epsilon=1.0)
+    with pytest.raises(ValueError, match="start must be finite"):
+        space_barycentre(np.zeros((2, 3, 3)), masses, two * np.nan, epsilon=1.0)
 
 
 def test_a_grid_is_its_matrix():

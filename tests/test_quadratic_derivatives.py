@@ -39,8 +39,8 @@ MATRICES = {"x": np.sqrt(squares(POINTS["x"])), "y": squares(POINTS["y"]) / 2}
 KERNELS = {k: np.exp(-squares(x) / 4) for k, x in POINTS.items()}
 AXES = {"x": POINTS["x"], "y": MATRICES["y"]}
 grid = lambda x: Grid(x=(x[:3, 0], x[:2, 1]))
-# Kind: what the spaces are made of, how, and more arguments. Penalties and shares are
-# in test_quadratic, clouds that are streamed too.
+# Kind: what the spaces are made of, how, and more arguments. Penalties, matrices with
+# a share, and what is streamed are in test_quadratic.
 KINDS = {
     "matrices": (MATRICES, (same, same), {}),
     "euclidean": (POINTS, (cloud("euclidean"), cloud("euclidean")), {}),
@@ -48,6 +48,7 @@ KINDS = {
     "kl": (KERNELS, (same, same), {"loss": "kl", "epsilon": 0.1}),
     "clouds": (POINTS, (cloud(), cloud()), {}),
     "factors": (POINTS, (factors, factors), {}),
+    "clouds and factors, share": (POINTS, (cloud(), factors), {"share": 0.7}),
 }
 
 
@@ -70,12 +71,12 @@ def given(kind):
     Not jitted, so that kinds that become matrices share what is compiled inside.
     """
     spaces, make, more = KINDS[kind]
-    data = {k: jnp.asarray(v) for k, v in (spaces | REST).items()}
-    data["epsilon"] = jnp.asarray(more.get("epsilon", data["epsilon"]))
     loss = more.get("loss", "square")
+    numbers = {k: v for k, v in more.items() if k != "loss"}
+    data = {k: jnp.asarray(v) for k, v in (spaces | REST | numbers).items()}
 
     def run(q):
-        rest = {k: q[k] for k in ("epsilon", "linear", "alpha")}
+        rest = {k: v for k, v in q.items() if k not in ("x", "y", "a", "b")}
         x, y = make[0](q["x"]), make[1](q["y"])
         solution = solve_quadratic(x, y, q["a"], q["b"], loss=loss, **rest, **TIGHT)
         return functionals(solution), solution.status

@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from jaxsns import control
 from jaxsns.implicit import potentials as implicit
 from jaxsns.linear.gmres import gmres
-from jaxsns.numerics import machine_epsilon
+from jaxsns.numerics import machine_epsilon, unit_of
 from jaxsns.outer.form import Form, Terms
 from jaxsns.outer.iteration import State
 from jaxsns.problem import gauge
@@ -69,13 +69,22 @@ def _attach_jvp(form, primals, tangents):
     # transpose an `optimization_barrier` of which an operand has a tangent of zeros.
     _, direct = jax.jvp(lambda q: image(q, flat), (terms,), (tangents[0],))
     _, along = jax.linearize(lambda v: image(terms, v), flat)
+    size = ravel_pytree(jax.tree.map(_size, carried))[0]
     moved = control.custom_linear_solve(
-        lambda v: v - along(v),
-        direct,
+        lambda v: v - along(v * size) / size,
+        direct / size,
         _solve,
         transpose_solve=_solve,
     )
-    return carried, unravel(moved)
+    return carried, unravel(moved * size)
+
+
+def _size(values: jax.Array) -> jax.Array:
+    """Largest absolute value in place of each, 1 if all are 0; no derivative.
+
+    What is carried may be costs and a mass: errors of one norm would hide either.
+    """
+    return jnp.broadcast_to(unit_of(values), values.shape)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -22,6 +22,7 @@ from jaxsns.numerics import matmul
 from jaxsns.problem.checks import is_traced, mass_slack
 from jaxsns.problem.inputs import as_float, as_positive, require_positive
 from jaxsns.quadratic.solve import solve_quadratic
+from jaxsns.quadratic.spaces import as_space
 from jaxsns.solution import require_converged
 from jaxsns.solvers import loop
 from jaxsns.status import Status, code
@@ -137,6 +138,8 @@ def _checked(costs, masses, start, weights, epsilon, b, features):
         )
     if start.ndim != 2 or start.shape[0] != start.shape[1]:
         raise ValueError(f"start must have shape [m, m]; got {start.shape}")
+    _require_costs("costs", costs)
+    _require_costs("start", start)
     size, dtype = start.shape[0], costs.dtype
     masses, weights = masses.astype(dtype), weights.astype(dtype)
     if b is None:
@@ -155,6 +158,13 @@ def _checked(costs, masses, start, weights, epsilon, b, features):
         features = as_float("features", features)
     weights = weights / jnp.sum(weights)
     return _Data(costs, masses, features, weights, b), start.astype(dtype)
+
+
+def _require_costs(name: str, costs: jax.Array) -> None:
+    """Raise for known costs [..., n, n] that are not finite or not symmetric."""
+    if not is_traced(costs):
+        for k, cost in enumerate(costs.reshape(-1, *costs.shape[-2:])):
+            as_space(f"{name}[{k}]" if costs.ndim > 2 else name, cost)
 
 
 def _features(features, start_features, data: _Data, start: jax.Array):

@@ -21,8 +21,10 @@ class QuadraticSolution:
     """Plan of a quadratic problem, as the solution of a linear one.
 
     Attributes:
-      linear: solution of the linear problem whose cost is C(P) of this very plan; with
-        a share it has virtual atoms, which stand last.
+      linear: solution of the linear problem whose cost is C(P) of this very plan, in
+        `unit`; with a share it has virtual atoms, which stand last.
+      unit: [] of the numbers in `linear`: a power of two, 1 unless the squares of costs
+        are too large for their dtype.
       terms: what was solved.
       f: [n] row potentials of the linearised cost C(P), in its units.
       g: [m] column potentials.
@@ -36,6 +38,7 @@ class QuadraticSolution:
     """
 
     linear: Solution
+    unit: jax.Array
     terms: Terms
     f: jax.Array
     g: jax.Array
@@ -79,11 +82,12 @@ class QuadraticSolution:
     def cost(self) -> jax.Array:
         """[n, m] linearised cost C(P), of which f and g are potentials."""
         geometry = self.linear.problem.geometry.dense()
-        cost = self._rows(self._rows(geometry.cost, -2), -1)
+        unit = self.unit[..., None]
+        cost = unit[..., None] * self._rows(self._rows(geometry.cost, -2), -1)
         if self._virtual:
             return cost
         # Of a streamed problem, what the potentials differ by.
-        rows, columns = self.f - self.linear.f, self.g - self.linear.g
+        rows, columns = self.f - unit * self.linear.f, self.g - unit * self.linear.g
         known = lambda x: jnp.where(jnp.isnan(x), 0, x)
         return cost + known(rows)[..., :, None] + known(columns)[..., None, :]
 

@@ -18,7 +18,7 @@ from jaxsns.problem.checks import is_traced
 from jaxsns.problem.inputs import as_float, make_problem
 from jaxsns.problem.offsets import reduce
 from jaxsns.problem.problem import Problem
-from jaxsns.quadratic import forms
+from jaxsns.quadratic import forms, units
 from jaxsns.quadratic import starts as starting
 from jaxsns.quadratic.iterate import iterate
 from jaxsns.quadratic.solution import QuadraticSolution
@@ -62,20 +62,19 @@ def _linear(linear: Any, shape: tuple[int, int]) -> Any:
     if linear is None:
         # A cost of zero that takes no memory.
         return PointCloud(jnp.zeros((shape[0], 1)), jnp.zeros((shape[1], 1)))
-    if isinstance(linear, PointCloud | Grid | Dense):
-        if linear.shape != shape:
-            raise ValueError(
-                f"linear must have shape [n, m] = {list(shape)}; got {linear.shape}"
-            )
-        return linear
-    cost = as_float("linear", linear)
-    if not is_traced(cost) and np.isnan(np.asarray(cost)).any():
-        raise ValueError("linear must not be NaN; got NaN entries")
-    if cost.shape != shape:
+    if not isinstance(linear, PointCloud | Grid | Dense):
+        linear = Dense(as_float("linear", linear))
+    if linear.shape != shape:
         raise ValueError(
-            f"linear must have shape [n, m] = {list(shape)}; got {cost.shape}"
+            f"linear must have shape [n, m] = {list(shape)}; got {linear.shape}"
         )
-    return Dense(cost)
+    # +inf forbids a pair of a matrix.
+    wrong = np.isnan if isinstance(linear, Dense) else lambda v: ~np.isfinite(v)
+    for values in jax.tree.leaves(linear):
+        if not is_traced(values) and wrong(np.asarray(values, float)).any():
+            kind = "NaN" if isinstance(linear, Dense) else "NaN or infinite"
+            raise ValueError(f"linear must not be {kind}; got such entries")
+    return linear
 
 
 def _weight(alpha: Any, linear: Any) -> Any:
@@ -167,11 +166,13 @@ def _attached(
     terms: Terms, end: State, tolerance: jax.Array, method: str
 ) -> QuadraticSolution:
     """Attach the derivatives."""
-    linear, carried, value = derivative.attached(forms, terms, end, tolerance, method)
-    f, g = forms.potentials(terms, carried, linear.f, linear.g)
+    own, unit = units.reduced(terms)
+    linear, carried, value = derivative.attached(forms, own, end, tolerance, method)
+    f, g = forms.potentials(own, carried, linear.f, linear.g)
     return QuadraticSolution(
-        linear, terms, f, g, value, end.change, end.status, end.steps
-    )
+        linear, unit, terms, unit * f, unit * g, unit * value,
+        end.change, end.status, end.steps,
+    )  # fmt: skip
 
 
 @hints.answered
@@ -290,10 +291,10 @@ def solve_quadratic(
     valid = _validity(terms, good)
     if starts != 1 and not (isinstance(init, str) and init == "random"):
         raise ValueError("starts is the number of random ones: it needs init='random'")
-    held = jax.lax.stop_gradient(terms)
+    held, unit = units.reduced(jax.lax.stop_gradient(terms))
     begin = starting.start(held, init, key, arguments.as_count("starts", starts))
     if anneal is not None:
-        anneal = _epsilons(anneal, dtype)
+        anneal = _epsilons(anneal, dtype) / unit
     given = jax.lax.stop_gradient((held, begin, anneal, options, valid))
     end = iterate(*given, method)
     return _attached(terms, end, options.inner_tolerance, registry.find(method)[0])

@@ -163,7 +163,7 @@ def _cloud(name: str, cloud: PointCloud) -> Space:
         raise ValueError(f"{name} must not be divided by mesh: that is not supported")
     if cloud.cost == "sqeuclidean" and cloud.factor is None:
         return Points(x, cloud.streamed)
-    return Matrix(dataclasses.replace(cloud, x=x, y=x).dense().cost)
+    return _matrix(name, dataclasses.replace(cloud, x=x, y=x).dense().cost)
 
 
 def _low_rank(name: str, left: jax.Array, right: jax.Array) -> LowRank:

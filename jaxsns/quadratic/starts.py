@@ -116,6 +116,9 @@ def start(terms: Terms, init: Any, key: Any, starts: int) -> Any:
                 f"init must hold numbers of shapes [n] = [{n}] and [m] = [{m}]; got "
                 f"{first.shape} and {second.shape}"
             )
+        if not is_traced(first, second):
+            if not (np.isfinite(first).all() and np.isfinite(second).all()):
+                raise ValueError("init must hold finite numbers to sort points by")
         return alone(monotone(terms, first.astype(dtype), second.astype(dtype)))
     plan = as_float("init", init)
     if plan.shape != (n, m):

@@ -1,0 +1,65 @@
+"""A unit in which squares of costs within spaces stay below costs of forbidden pairs.
+
+The costs of the linear problems grow as squares of these. In float32 coordinates of a
+few hundred pixels are enough to pass for +inf [D41]. So points are divided by a power
+of two where they are that large, which changes no digit, and epsilon, penalties and
+the costs between the spaces by its fourth power.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxsns.linear.powers import power_of_two
+from jaxsns.numerics import forbidden_cost
+from jaxsns.problem.offsets import Offsets
+from jaxsns.problem.problem import Problem
+from jaxsns.quadratic import forms
+from jaxsns.quadratic.spaces import LowRank, Matrix, Points, Space
+from jaxsns.quadratic.terms import Terms
+
+
+def reduced(terms: Terms) -> tuple[Terms, jax.Array]:
+    """The same problem with costs that fit, and [] the unit of its objective.
+
+    It is 1 for ordinary costs, for the KL loss, which does not square them, and where
+    nothing of size [n, m] is formed.
+    """
+    if terms.loss != "square" or forms.streamed(terms):
+        return terms, jnp.ones((), terms.masses.dtype)
+    length = jnp.maximum(_length(terms.x), _length(terms.y))
+    fits = (1e-9 * forbidden_cost(length.dtype)) ** 0.25
+    unit = power_of_two(jnp.maximum(length / fits, 1))
+    x, y = _divided(terms.x, unit), _divided(terms.y, unit)
+    squared = unit**2  # of the costs; twice, since its square may overflow
+    less = lambda v: v / squared / squared
+    given = terms.masses
+    geometry = given.geometry
+    if not terms.pure:
+        geometry = geometry.scaled(1 / squared).scaled(1 / squared)
+    rhos = (None if rho is None else less(rho) for rho in (given.rho_a, given.rho_b))
+    masses = Problem(geometry, given.a, given.b, less(given.epsilon), *rhos)
+    offsets = terms.offsets
+    if offsets is not None:
+        offsets = Offsets(less(offsets.rows), less(offsets.columns))
+    out = dataclasses.replace(terms, x=x, y=y, masses=masses, offsets=offsets)
+    return out, squared * squared
+
+
+def _length(space: Space) -> jax.Array:
+    """[] bound of the root of the costs."""
+    norms = lambda v: jnp.sqrt(jnp.max(jnp.sum(jax.lax.stop_gradient(v) ** 2, axis=1)))
+    if isinstance(space, Points):
+        return 2 * norms(space.x)
+    if isinstance(space, LowRank):
+        return jnp.sqrt(norms(space.left) * norms(space.right))
+    return jnp.sqrt(jnp.max(jnp.abs(jax.lax.stop_gradient(space.cost))))
+
+
+def _divided(space: Space, unit: jax.Array) -> Space:
+    if isinstance(space, Points):
+        return dataclasses.replace(space, x=space.x / unit)
+    if isinstance(space, LowRank):
+        return LowRank(space.left / unit, space.right / unit)
+    return Matrix(space.cost / unit / unit)
