@@ -200,8 +200,9 @@ def test_float32():
 
 
 @pytest.mark.parametrize("kind", ["matrices", "points", "factors"])
-def test_large_costs_fit_into_float32(kind):
+def test_costs_of_any_size_fit_into_float32(kind):
     # Coordinates in pixels: squares of their costs would pass for forbidden pairs.
+    # Those of 1e-6 would underflow.
     r = np.random.default_rng(6)
     x, y = (jnp.asarray(r.normal(size=(k, 2)), jnp.float32) for k in (N, M))
     weights = WEIGHTS.astype(np.float32)
@@ -222,12 +223,13 @@ def test_large_costs_fit_into_float32(kind):
 
     slope = jax.jit(jax.grad(run, has_aux=True))
     near, (wanted, plan, _) = slope(x, jnp.float32(1))
-    far, (found, moved, status) = slope(x, jnp.float32(1024))
-    assert int(status) == Status.CONVERGED
-    np.testing.assert_allclose(moved, plan, rtol=0, atol=1e-7)
-    for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(far, near, rtol=1e-4, atol=1e-6)
+    for length in (2.0**10, 2.0**-20):
+        far, (found, moved, status) = slope(x, jnp.float32(length))
+        assert int(status) == Status.CONVERGED
+        np.testing.assert_allclose(moved, plan, rtol=0, atol=1e-7)
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(far, near, rtol=1e-4, atol=1e-6)
 
 
 CASES = {

@@ -18,6 +18,7 @@ from jaxsns.bijection.solution import Bijection
 from jaxsns.exact import solve_exact
 from jaxsns.geometry import PointCloud, costs
 from jaxsns.geometry.costs import CostFunction
+from jaxsns.linear.powers import power_of_two
 from jaxsns.problem import arguments
 from jaxsns.problem.inputs import as_float, as_positive, require_positive
 from jaxsns.status import Status, code
@@ -45,6 +46,8 @@ def _matched(cost: Any, x: jax.Array, y: jax.Array, real: jax.Array) -> jax.Arra
     real: [w] bool; places without a point are paired with their like.
     """
     matrix = costs.matrix(cost, x, y)
+    # In a unit of their own: large ones would pass for forbidden pairs.
+    matrix = matrix / power_of_two(matrix)
     own = jnp.diagonal(matrix)
     # Places without a point go to their like at no cost.
     alike = real[:, None] == real[None, :]

@@ -23,8 +23,8 @@ class QuadraticSolution:
     Attributes:
       linear: solution of the linear problem whose cost is C(P) of this very plan, in
         `unit`; with a share it has virtual atoms, which stand last.
-      unit: [] of the numbers in `linear`: a power of two, 1 unless the squares of costs
-        are too large for their dtype.
+      unit: [] of the numbers in `linear`: a power of two, 1 unless costs are so large
+        or small that their squares do not fit into the dtype.
       terms: what was solved.
       f: [n] row potentials of the linearised cost C(P), in its units.
       g: [m] column potentials.

@@ -1,9 +1,9 @@
-"""A unit in which squares of costs within spaces stay below costs of forbidden pairs.
+"""A unit in which squares of costs within spaces stay within their dtype.
 
 The costs of the linear problems grow as squares of these. In float32 coordinates of a
-few hundred pixels are enough to pass for +inf [D41]. So points are divided by a power
-of two where they are that large, which changes no digit, and epsilon, penalties and
-the costs between the spaces by its fourth power.
+few hundred pixels are enough to pass for +inf [D41], and those of 1e-6 to underflow. So
+points that are that large or small are divided by a power of two, which changes no
+digit, and epsilon, penalties and the costs between the spaces by its fourth power.
 """
 
 import dataclasses
@@ -15,7 +15,6 @@ from jaxsns.linear.powers import power_of_two
 from jaxsns.numerics import forbidden_cost
 from jaxsns.problem.offsets import Offsets
 from jaxsns.problem.problem import Problem
-from jaxsns.quadratic import forms
 from jaxsns.quadratic.spaces import LowRank, Matrix, Points, Space
 from jaxsns.quadratic.terms import Terms
 
@@ -23,16 +22,15 @@ from jaxsns.quadratic.terms import Terms
 def reduced(terms: Terms) -> tuple[Terms, jax.Array]:
     """The same problem with costs that fit, and [] the unit of its objective.
 
-    It is 1 for ordinary costs, for the KL loss, which does not square them, and where
-    nothing of size [n, m] is formed.
+    It is 1 for ordinary costs, and for the KL loss, which does not square them.
     """
-    if terms.loss != "square" or forms.streamed(terms):
+    if terms.loss != "square":
         return terms, jnp.ones((), terms.masses.dtype)
     length = jnp.maximum(_length(terms.x), _length(terms.y))
     fits = (1e-9 * forbidden_cost(length.dtype)) ** 0.25
-    unit = power_of_two(jnp.maximum(length / fits, 1))
+    unit = power_of_two(jnp.maximum(length / fits, jnp.minimum(length * fits, 1)))
     x, y = _divided(terms.x, unit), _divided(terms.y, unit)
-    squared = unit**2  # of the costs; twice, since its square may overflow
+    squared = unit**2  # of the costs; applied twice, since its square may overflow
     less = lambda v: v / squared / squared
     given = terms.masses
     geometry = given.geometry
