@@ -24,8 +24,10 @@ from experiments.gromov import data, judge, pictures  # noqa: E402
 from jaxsns.quadratic import solve_quadratic  # noqa: E402
 
 FOLDER = Path(__file__).parent
-LIMIT = 240.0  # seconds that a peer may take
+LIMIT = 420.0  # seconds that a peer may take
 TOLERANCE, INNER = 1e-6, 1e-8
+# What is needed for a marginal error of 1e-6; the peers end at 1e-3 to 1e-8.
+LOOSE = {"tolerance": 1e-3, "inner_tolerance": 1e-6}
 
 
 def ours(case: data.Case, **more: Any) -> tuple[np.ndarray, dict]:
@@ -62,7 +64,7 @@ def theirs(peer: Any, name: str, case: data.Case, **options: Any):
 
 def compare(case: data.Case, peers: str | None) -> list[dict]:
     """One row for each solver of a balanced problem."""
-    found = {"jaxsns": ours(case)}
+    found = {"jaxsns": ours(case), "jaxsns, 1e-3": ours(case, **LOOSE)}
     if peers is not None:
         options = {"epsilon": case["epsilon"], "alpha": case.get("alpha", 1.0)}
         runs = [("POT", "pot", {"max_iter": 1000, "tol": 1e-9})]
