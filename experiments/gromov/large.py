@@ -51,6 +51,7 @@ def main() -> None:
     solution = jax.block_until_ready(solution)
     print(f"{time.perf_counter() - begin:.1f} s, compilation included; {solution!r}")
     print(f"passes over the plan: {int(solution.linear.counts.passes)}")
+    print(f"Q(P) {float(solution.quadratic_cost):.5f}")
     back = solution.barycentric(y) @ jnp.asarray(turn.T, jnp.float32)
     found = [float(jnp.corrcoef(back[:, k], x[:, k])[0, 1]) for k in range(3)]
     print("correlation along the first axes:", ", ".join(f"{c:.3f}" for c in found))
