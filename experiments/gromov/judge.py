@@ -19,6 +19,27 @@ def quadratic(x: np.ndarray, y: np.ndarray, plan: np.ndarray) -> float:
     return float(constant - 2 * np.sum((x @ plan @ y) * plan))
 
 
+def quadratic_of_points(x: np.ndarray, y: np.ndarray, left, right) -> float:
+    """The same for squared distances of points and a plan `left @ right.T`."""
+    x, y, left, right = (np.asarray(v, np.float64) for v in (x, y, left, right))
+    rows, columns = left @ right.sum(0), right @ left.sum(0)
+    x, y = x - rows @ x / rows.sum(), y - columns @ y / columns.sum()
+
+    def factors(points):
+        squares = np.sum(points**2, axis=1, keepdims=True)
+        one = np.ones_like(squares)
+        u = np.concatenate([squares, one, -2 * points], axis=1)
+        return u, np.concatenate([one, squares, points], axis=1)
+
+    def of_squares(points, masses):
+        u, v = factors(points)
+        return masses @ np.sum((u @ ((v.T * masses) @ v)) * u, axis=1)
+
+    (a, b), (c, d) = factors(x), factors(y)
+    cross = np.sum(((b.T @ left) @ (right.T @ c)) * ((a.T @ left) @ (right.T @ d)))
+    return float(of_squares(x, rows) + of_squares(y, columns) - 2 * cross)
+
+
 def entropy(plan: np.ndarray) -> float:
     """Sum of P (log P - 1)."""
     return float(np.sum(plan * (np.log(np.maximum(plan, 1e-300)) - 1)))

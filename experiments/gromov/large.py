@@ -1,7 +1,8 @@
 """Run as `python -m experiments.gromov.large`: two clouds of 20,000 points, streamed.
 
 The second cloud is drawn anew from the same law and turned. Prints time, peak memory of
-the process, and how well the plan finds the turn.
+the process, and how well the plan finds the turn. `--peers <python with OTT-JAX>` runs
+OTT-JAX's low-rank solver afterwards.
 """
 
 import argparse
@@ -12,9 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks import peer_process
+from experiments.gromov import judge
 from jaxsns import PointCloud
 from jaxsns.quadratic import solve_quadratic
 
+LIMIT = 1200.0  # seconds that a peer may take
 DIMENSION, DECAY = 10, 0.8  # of the deviations from axis to axis
 
 
@@ -29,11 +33,22 @@ def clouds(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y @ turn, turn
 
 
+def low_rank(python: str, x: np.ndarray, y: np.ndarray, rank: int) -> None:
+    """Print the time and loss of OTT-JAX's plan of a rank."""
+    with peer_process.start(python, "experiments.gromov.worker") as peer:
+        arrays, options = {"x": x, "y": y}, {"rank": rank}
+        out, facts = peer.call("ott_low_rank", arrays, options, limit=LIMIT)
+    loss = judge.quadratic_of_points(x, y, out["q"] / out["g"], out["r"])
+    print(f"OTT-JAX, rank {rank}: {facts}, Q(P) {loss:.5f}")
+
+
 def main() -> None:
     """Solve once; the time includes compilation."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=20_000)
     parser.add_argument("--epsilon", type=float, default=0.1)
+    parser.add_argument("--peers", help="a Python that has OTT-JAX")
+    parser.add_argument("--rank", type=int, default=10, help="of OTT-JAX's plan")
     arguments = parser.parse_args()
     x, y, turn = clouds(arguments.points)
     x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
@@ -57,6 +72,8 @@ def main() -> None:
     print("correlation along the first axes:", ", ".join(f"{c:.3f}" for c in found))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.2f} GiB")
+    if arguments.peers is not None:
+        low_rank(arguments.peers, np.asarray(x), np.asarray(y), arguments.rank)
 
 
 if __name__ == "__main__":

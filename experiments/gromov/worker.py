@@ -69,5 +69,27 @@ def ott(arrays, options):
     }
 
 
+def ott_low_rank(arrays, options):
+    """Gromov-Wasserstein of points by plans of low rank; the first call is timed."""
+    import jax
+    import jax.numpy as jnp
+    from ott.geometry import pointcloud
+    from ott.initializers.linear import initializers_lr
+    from ott.problems.quadratic import quadratic_problem
+    from ott.solvers.quadratic import gromov_wasserstein_lr
+
+    clouds = (pointcloud.PointCloud(jnp.asarray(arrays[k])) for k in ("x", "y"))
+    rank = options["rank"]
+    solver = gromov_wasserstein_lr.LRGromovWasserstein(
+        rank=rank, epsilon=0.0, initializer=initializers_lr.RandomInitializer(rank)
+    )
+    begin = time.perf_counter()
+    out = jax.block_until_ready(solver(quadratic_problem.QuadraticProblem(*clouds)))
+    seconds = time.perf_counter() - begin
+    factors = {"q": np.asarray(out.q), "r": np.asarray(out.r), "g": np.asarray(out.g)}
+    return factors, {"seconds": seconds, "converged": bool(out.converged)}
+
+
 if __name__ == "__main__":
-    serve({"pot": pot, "pot_unbalanced": pot_unbalanced, "ott": ott})
+    peers = {"pot": pot, "pot_unbalanced": pot_unbalanced, "ott": ott}
+    serve(peers | {"ott_low_rank": ott_low_rank})

@@ -18,6 +18,8 @@ from jaxsns.problem.problem import Problem
 from jaxsns.quadratic.spaces import LowRank, Matrix, Points, Space
 from jaxsns.quadratic.terms import Terms
 
+ROOM = 1e-9  # largest squares of costs, over the cost of a forbidden pair [D41]
+
 
 def reduced(terms: Terms) -> tuple[Terms, jax.Array]:
     """The same problem with costs that fit, and [] the unit of its objective.
@@ -27,7 +29,7 @@ def reduced(terms: Terms) -> tuple[Terms, jax.Array]:
     if terms.loss != "square":
         return terms, jnp.ones((), terms.masses.dtype)
     length = jnp.maximum(_length(terms.x), _length(terms.y))
-    fits = (1e-9 * forbidden_cost(length.dtype)) ** 0.25
+    fits = (ROOM * forbidden_cost(length.dtype)) ** 0.25  # of lengths
     unit = power_of_two(jnp.maximum(length / fits, jnp.minimum(length * fits, 1)))
     x, y = _divided(terms.x, unit), _divided(terms.y, unit)
     squared = unit**2  # of the costs; applied twice, since its square may overflow
