@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxsns import control
 from jaxsns.numerics import machine_epsilon
 
-ROWS = 8  # read at a time on a CPU [D46]
 ROUNDING = 4  # machine epsilons of the largest cost: a reduced cost below it is 0 [D46]
 
 # Relative gap that counts as converged, in float64 and in float32 [D46].
@@ -26,45 +25,40 @@ class Least(NamedTuple):
 def least(function: Callable, active: jax.Array, *arrays: jax.Array) -> Least:
     """Least entries over the active rows of function(*arrays), [rows, m].
 
-    On a CPU only rows that are active [n] are read, a few at a time; elsewhere all.
+    On a CPU only rows that are active [n] are read, one at a time; elsewhere all.
     """
     n = active.shape[0]
     number = jnp.arange(n, dtype=jnp.int32)
 
-    def of_rows(real: jax.Array, number: jax.Array, *rows: jax.Array) -> Least:
-        values = jnp.where(real[:, None], function(*rows), jnp.inf)
+    def all_rows(active: jax.Array, *arrays: jax.Array) -> Least:
+        values = jnp.where(active[:, None], function(*arrays), jnp.inf)
         low = jnp.min(values, axis=0)
-        return Least(
-            low, jnp.min(jnp.where(values == low[None, :], number[:, None], n), axis=0)
-        )
+        first = jnp.where(values == low[None, :], number[:, None], n)
+        return Least(low, jnp.min(first, axis=0))
 
-    def few_at_a_time(active: jax.Array, *arrays: jax.Array) -> Least:
-        count = jnp.sum(active, dtype=jnp.int32)
-        size = -(-n // ROWS) * ROWS
-        place = jnp.cumsum(active, dtype=jnp.int32) - 1
-        place = jnp.where(active, place, size)
-        order = jnp.zeros((size,), jnp.int32).at[place].set(number, mode="drop")
+    def one_by_one(active: jax.Array, *arrays: jax.Array) -> Least:
+        order = jnp.where(active, jnp.cumsum(active, dtype=jnp.int32) - 1, n)
+        order = jnp.zeros((n,), jnp.int32).at[order].set(number, mode="drop")
 
         def more(k: jax.Array, low: Least) -> Least:
-            chosen = jax.lax.dynamic_slice_in_dim(order, k * ROWS, ROWS)
-            real = k * ROWS + jnp.arange(ROWS, dtype=jnp.int32) < count
-            rows = (x.at[chosen].get(mode="promise_in_bounds") for x in arrays)
-            new = of_rows(real, chosen, *rows)
-            better = new.value < low.value
-            return jax.tree.map(lambda u, v: jnp.where(better, u, v), new, low)
+            row = order[k]
+            one = (jax.lax.dynamic_slice_in_dim(x, row, 1) for x in arrays)
+            values = function(*one)[0]
+            better = values < low.value
+            return Least(
+                jnp.where(better, values, low.value), jnp.where(better, row, low.row)
+            )
 
-        shape = jax.eval_shape(of_rows, active, number, *arrays)
+        shape = jax.eval_shape(all_rows, active, *arrays)
         none = Least(
             jnp.full(shape.value.shape, jnp.inf, shape.value.dtype),
             jnp.full(shape.row.shape, n, jnp.int32),
         )
-        return control.fori_loop(0, -(-count // ROWS), more, none)
+        count = jnp.sum(active, dtype=jnp.int32)
+        return control.fori_loop(jnp.zeros_like(count), count, more, none)
 
     return control.platform_dependent(
-        active,
-        *arrays,
-        cpu=few_at_a_time,
-        default=lambda active, *arrays: of_rows(active, number, *arrays),
+        active, *arrays, cpu=one_by_one, default=all_rows
     )
 
 

@@ -8,11 +8,11 @@ from jax.typing import ArrayLike
 
 from jaxsns import control, hints
 from jaxsns.exact import augment, costs, streamed
+from jaxsns.exact.pivots import crossover
 from jaxsns.exact.solution import ExactSolution, Rounded
-from jaxsns.exact.tree import crossover
 from jaxsns.geometry import CostLike, Grid, PointCloud
-from jaxsns.numerics import derivative_only, is_forbidden
-from jaxsns.plans.rounding import shrink, to_feasible
+from jaxsns.numerics import derivative_only, is_forbidden, machine_epsilon
+from jaxsns.plans.rounding import to_feasible
 from jaxsns.problem import gauge
 from jaxsns.problem.checks import equalised, mass_slack, validity
 from jaxsns.problem.inputs import as_positive, make_problem
@@ -74,10 +74,11 @@ def _start(problem: Problem, cost: jax.Array, init: Any) -> augment.Flow:
         return *costs.transformed(cost, f), jnp.zeros_like(cost)
 
     def from_tree():
-        f_, g_, plan = crossover(cost, a, b, f)
-        plan = plan * shrink(jnp.sum(plan, axis=1), a)[:, None]
-        plan = plan * shrink(jnp.sum(plan, axis=0), b)[None, :]
-        return f_, g_, plan
+        unit = augment.SMALL * machine_epsilon(cost.dtype) * jnp.max(a)
+        near, _, plan = crossover(cost, a, b, *costs.transformed(cost, f), unit)
+        f_, g_ = costs.transformed(cost, near)
+        tight = costs.reduced(cost, f_, g_) <= costs.rounding(cost)
+        return f_, g_, jnp.where(tight, plan, 0)
 
     start = from_tree() if n != m else control.cond(equal, from_nothing, from_tree)
     f, g, plan = start
