@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment, linprog
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from jaxsns import (
     Dense,
@@ -16,7 +18,7 @@ from jaxsns import (
     Status,
     solve_exact,
 )
-from jaxsns.exact import costs, paths, tree
+from jaxsns.exact import costs, paths, pivots, ties, tree
 
 run = jax.jit(solve_exact)
 N, M = 6, 5
@@ -239,25 +241,101 @@ def test_shortest_paths_against_repeated_relaxation():
     np.testing.assert_allclose(found.columns, columns, atol=1e-15)
 
 
-def test_tree_is_a_spanning_tree_of_least_cost():
-    from scipy.sparse.csgraph import minimum_spanning_tree
-
+def test_a_tree_of_tight_arcs_with_feasible_potentials():
     cost, a, b = _problem(6, "generic")
-    cost = cost - cost.min() + 0.1
-    grown = tree.grow(jnp.asarray(cost), jnp.zeros(N), jnp.zeros(M))
-    row, column, real = map(np.asarray, tree.arcs(grown, N))
-    graph = np.zeros((N + M, N + M))
-    graph[:N, N:] = cost
-    np.testing.assert_allclose(
-        cost[row[real], column[real]].sum(), minimum_spanning_tree(graph).sum()
+    f = np.random.default_rng(8).normal(size=N)
+    g = (cost - f[:, None]).min(0)
+    table = jnp.asarray(cost)
+    grown, f, g = tree.grow(table, table.T, jnp.asarray(f), jnp.asarray(g))
+    f, g = np.asarray(f), np.asarray(g)
+    slack = cost - f[:, None] - g[None]
+    assert slack.min() > -1e-14
+    row, column, real = map(np.asarray, tree.arcs(grown.parent, N))
+    assert real.sum() == N + M - 1
+    pairs = row[real], column[real] + N
+    graph = csr_array((np.ones(N + M - 1), pairs), (N + M,) * 2)
+    assert connected_components(graph, directed=False)[0] == 1
+    np.testing.assert_allclose(slack[row[real], column[real]], 0, atol=1e-14)
+    mass, plan = (
+        np.asarray(tree.flow(grown, jnp.asarray(a), jnp.asarray(b))),
+        np.zeros((N, M)),
     )
-    mass, plan = np.asarray(tree.flow(grown, a, b)), np.zeros((N, M))
     plan[row[real], column[real]] = mass[real]
     np.testing.assert_allclose(plan.sum(1), a, atol=1e-15)
     np.testing.assert_allclose(plan.sum(0), b, atol=1e-15)
-    f, g = map(np.asarray, tree.potentials(grown, jnp.asarray(cost)))
-    slack = (cost - f[:, None] - g[None])[row[real], column[real]]
-    np.testing.assert_allclose(slack, 0, atol=1e-14)
+    again = tree.potentials(grown.parent, table)
+    shift = f[0] - float(again[0][0])
+    np.testing.assert_allclose(again[0] + shift, f, atol=1e-14)
+    np.testing.assert_allclose(again[1] - shift, g, atol=1e-14)
+
+
+def test_pivots_from_potentials_that_are_far_away():
+    """With an optimal basis in the end, which rounds of shortest paths do not touch."""
+    found = []
+    for seed in range(6):
+        cost, a, b = _problem(seed, "generic")
+        g = cost.min(0)
+        basis = pivots.crossover(
+            *map(jnp.asarray, (cost, a, b, (cost - g).min(1), g)),
+            jnp.asarray(1e-14),
+            jnp.asarray(10_000, jnp.int32),
+        )
+        row, column, real = map(np.asarray, tree.arcs(basis.parent, N))
+        flow, slack = np.asarray(basis.flow), cost - basis.f[:, None] - basis.g[None]
+        assert flow.min() > -1e-14
+        assert slack.min() > -1e-14
+        paid = (flow * cost[row % N, column % M])[real].sum()
+        np.testing.assert_allclose(paid, _linear_program(cost, a, b), atol=1e-13)
+        found.append(int(basis.pivots))
+    assert max(found) > 2
+
+
+SIDE = 6  # pixels
+
+
+def _pixels(seed, kind):
+    """Two images whose distances tie, of size 36 x 36."""
+    rng = np.random.default_rng(seed)
+    place = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), -1).reshape(-1, 2)
+    apart = np.abs(place[:, None] - place[None])
+    cost = {
+        "l1": apart.sum(-1),
+        "squares": (apart**2).sum(-1),
+        "few": rng.integers(0, 3, (SIDE**2,) * 2),
+    }[kind]
+    a, b = rng.integers(0, 9, (2, SIDE**2)) / 8 + 0.01
+    return cost * 0.3, a / a.sum(), b / b.sum()
+
+
+@pytest.mark.parametrize("kind", ["l1", "squares", "few"])
+def test_costs_that_tie(kind):
+    for seed in range(4):
+        cost, a, b = _pixels(seed, kind)
+        solution = run(cost, a, b)
+        assert solution.status == Status.CONVERGED
+        best = _linear_program(cost, a, b)
+        np.testing.assert_allclose(solution.value, best, rtol=0, atol=1e-13)
+        _check(solution, cost, a, b)
+        even = np.full(SIDE**2, 1 / SIDE**2)
+        matched = run(cost, even, even)
+        rows, columns = linear_sum_assignment(cost)
+        np.testing.assert_allclose(
+            matched.value, cost[rows, columns].mean(), rtol=0, atol=1e-14
+        )
+        assert sorted(np.asarray(matched.permutation)) == list(range(SIDE**2))
+        assert int((matched.plan() > 0).sum()) == SIDE**2
+
+
+def test_which_costs_tie():
+    rng = np.random.default_rng(0)
+    share, usual = ties.differences(jnp.asarray(rng.integers(0, 50, (60, 70)) / 7))
+    assert share > 0.9
+    np.testing.assert_allclose(usual, 1 / 7, rtol=1e-12)
+    cost = jnp.asarray(rng.random((60, 70))).at[:, 30:].set(jnp.inf)
+    other, tied = ties.untied(cost)
+    assert not tied
+    np.testing.assert_array_equal(other, cost)
+    assert ties.differences(jnp.full((4, 3), jnp.inf))[1] == 0
 
 
 def test_least_entries_of_some_rows():

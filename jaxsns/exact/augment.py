@@ -28,14 +28,14 @@ class Flow(NamedTuple):
     plan: jax.Array  # [n, m] mass, on arcs whose reduced cost is 0
     rows: jax.Array  # [n] mass that is left
     columns: jax.Array  # [m] mass that is lacking
-    steps: jax.Array  # [] int32 rounds of shortest paths
+    steps: jax.Array  # [] int32 pivots, and rounds of shortest paths
     going: jax.Array  # [] bool: the last round moved something
 
 
-def started(f, g, plan: jax.Array, a: jax.Array, b: jax.Array) -> Flow:
-    """Flow before the first round."""
+def started(f, g, plan: jax.Array, a: jax.Array, b: jax.Array, steps) -> Flow:
+    """Flow before the first round, after so many steps of another kind."""
     rows, columns = a - jnp.sum(plan, axis=1), b - jnp.sum(plan, axis=0)
-    return Flow(f, g, plan, rows, columns, jnp.asarray(0, jnp.int32), jnp.asarray(True))
+    return Flow(f, g, plan, rows, columns, steps, jnp.asarray(True))
 
 
 def _roots(tree: Forest, sources: jax.Array) -> jax.Array:

@@ -57,9 +57,18 @@ def least(function: Callable, active: jax.Array, *arrays: jax.Array) -> Least:
         count = jnp.sum(active, dtype=jnp.int32)
         return control.fori_loop(jnp.zeros_like(count), count, more, none)
 
-    return control.platform_dependent(
-        active, *arrays, cpu=one_by_one, default=all_rows
-    )
+    return control.platform_dependent(active, *arrays, cpu=one_by_one, default=all_rows)
+
+
+def first_least(values: jax.Array) -> jax.Array:
+    """[] int32 index of the first least of the values [k].
+
+    XLA's argmin takes three times as long on a CPU [D46].
+    """
+    size = values.size
+    place = jnp.arange(size, dtype=jnp.int32)
+    first = jnp.min(jnp.where(values == jnp.min(values), place, size))
+    return jnp.minimum(first, size - 1)  # all NaN
 
 
 def reduced(cost: jax.Array, f: jax.Array, g: jax.Array) -> jax.Array:

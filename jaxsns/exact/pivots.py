@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import control
+from jaxsns.exact import costs
 from jaxsns.exact import tree as trees
-from jaxsns.plans.rounding import shrink
 
 
 class Basis(NamedTuple):
@@ -62,8 +62,8 @@ def _nearest(cost, turned, f, g, rows, columns) -> _Entering:
     """Arc of least reduced cost from `rows` [n] to `columns` [m], row by row."""
     low = _least_of_rows(cost, f, rows)
     slack = jnp.where(columns, low - g, jnp.inf)
-    column = jnp.argmin(slack).astype(jnp.int32)
-    row = jnp.argmin(jnp.where(rows, turned[column] - f, jnp.inf)).astype(jnp.int32)
+    column = costs.first_least(slack)
+    row = costs.first_least(jnp.where(rows, turned[column] - f, jnp.inf))
     return _Entering(row, column, slack[column])
 
 
@@ -82,7 +82,7 @@ def _entering(cost, turned, basis: Basis, rows, columns) -> _Entering:
 
 
 def _below(up: jax.Array, node: jax.Array) -> jax.Array:
-    """[n + m] bool: what hangs below a node, with it. up: parents; a root has itself."""
+    """[n + m] bool: a node and all below it. up: parents; that of a root is itself."""
 
     def double(_, s):
         up, below = s
@@ -114,7 +114,9 @@ def _exchanged(basis: Basis, up, leaving, below, entering: _Entering, moved) -> 
     flow = jnp.where(from_row ^ from_column, basis.flow + way * moved, basis.flow)
     # The part below the leaving arc hangs from the entering arc now: on the way from
     # its new top to its old one, parents become children.
-    top, anchor = (jnp.where(below[row], *ends) for ends in ((row, column), (column, row)))
+    top, anchor = (
+        jnp.where(below[row], *ends) for ends in ((row, column), (column, row))
+    )
     turned = below & jnp.where(below[row], from_row, from_column) & (node != leaving)
     place = jnp.where(turned, basis.parent, size)
     return basis._replace(
@@ -127,7 +129,7 @@ def _pivot(cost: jax.Array, turned: jax.Array, basis: Basis) -> Basis:
     n, size = basis.f.size, basis.parent.size
     node = jnp.arange(size, dtype=jnp.int32)
     up = jnp.where(basis.parent < size, basis.parent, node)
-    leaving = jnp.argmin(basis.flow).astype(jnp.int32)
+    leaving = costs.first_least(basis.flow)
     below = _below(up, leaving)
     rich = jnp.where(leaving < n, ~below, below)  # the side with too much mass
     rows, columns = rich[:n], ~rich[n:]
@@ -148,12 +150,19 @@ def _pivot(cost: jax.Array, turned: jax.Array, basis: Basis) -> Basis:
 
 @jax.named_scope("crossover")
 def crossover(
-    cost: jax.Array, a: jax.Array, b: jax.Array, f: jax.Array, g: jax.Array, unit
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """([n], [m], [n, m]) potentials and a flow on tight arcs, near feasible f and g.
+    cost: jax.Array,
+    a: jax.Array,
+    b: jax.Array,
+    f: jax.Array,
+    g: jax.Array,
+    unit: jax.Array,
+    max_pivots: jax.Array,
+) -> Basis:
+    """A basis near feasible f and g, optimal if its flow is not negative.
 
-    Amounts below `unit` [] are rounding. What is still negative after n + m pivots is
-    left out, and so is what forbidden pairs leave without a way.
+    The nearer f and g are to optimal, the fewer pivots. Amounts below `unit` [] are
+    rounding. It ends after n + m or `max_pivots` pivots, or where forbidden pairs leave
+    no arc between the two sides of the tree.
 
     Cost: a pivot is O(n + m) and reads the rows or columns of one side of the tree.
     """
@@ -171,12 +180,6 @@ def crossover(
 
     def more(basis: Basis) -> jax.Array:
         wanted = (jnp.min(basis.flow) < -unit) & ~basis.stuck
-        return wanted & (basis.pivots < n + m)
+        return wanted & (basis.pivots < jnp.minimum(max_pivots, n + m))
 
-    end = control.while_loop(more, lambda s: _pivot(cost, turned, s), basis)
-    row, column, real = trees.arcs(end.parent, n)
-    mass = jnp.where(real, jnp.maximum(end.flow, 0), 0)
-    plan = jnp.zeros_like(cost).at[row, column].add(mass, mode="drop")
-    plan = plan * shrink(jnp.sum(plan, axis=1), a)[:, None]
-    plan = plan * shrink(jnp.sum(plan, axis=0), b)[None, :]
-    return *trees.potentials(end.parent, cost), plan
+    return control.while_loop(more, lambda s: _pivot(cost, turned, s), basis)

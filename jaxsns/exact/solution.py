@@ -53,7 +53,8 @@ class ExactSolution:
       dual_value: [] <a, f> + <b, g>: a lower bound. A number without derivative.
       gap: [] value minus dual_value, relative to <|C|, P>; see `solve_exact`.
       status: [] int32, a `Status`.
-      steps: [] int32 rounds of shortest paths; of streamed costs, levels of epsilon.
+      steps: [] int32 pivots, and rounds of shortest paths; of streamed costs, levels
+        of epsilon.
       flow: [n, m] the plan, or None where costs are streamed.
       rounded: the plan where costs are streamed, or None.
 

@@ -1,5 +1,6 @@
 """`solve_exact`: optimal transport without entropy, with a proof."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -7,12 +8,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsns import control, hints
-from jaxsns.exact import augment, costs, streamed
+from jaxsns.exact import augment, costs, streamed, ties, tree
 from jaxsns.exact.pivots import crossover
 from jaxsns.exact.solution import ExactSolution, Rounded
-from jaxsns.geometry import CostLike, Grid, PointCloud
+from jaxsns.geometry import CostLike, Dense, Grid, PointCloud
 from jaxsns.numerics import derivative_only, is_forbidden, machine_epsilon
-from jaxsns.plans.rounding import to_feasible
+from jaxsns.plans.rounding import shrink, to_feasible
 from jaxsns.problem import gauge
 from jaxsns.problem.checks import equalised, mass_slack, validity
 from jaxsns.problem.inputs import as_positive, make_problem
@@ -21,9 +22,9 @@ from jaxsns.solver import initial, solve
 from jaxsns.solvers.batched import vmap
 from jaxsns.status import Status, code
 
-MAX_STEPS = 10_000  # rounds of shortest paths [D46]
+MAX_STEPS = 10_000  # pivots, and rounds of shortest paths [D46]
 # Epsilon of the entropic start, of the standard deviation; float64, float32 [D46].
-START, START_SINGLE = 1e-6, 1e-4
+START, START_SINGLE = 1e-5, 1e-4
 START_TOLERANCE = 1e-2  # marginal error of the entropic start [D46]
 START_SWEEPS = 200  # of the entropic start at most [D46]
 
@@ -55,34 +56,48 @@ def _ended(gap, wanted, feasible, limited) -> jax.Array:
     return jnp.where(feasible, status, lacking).astype(jnp.int32)
 
 
-def _start(problem: Problem, cost: jax.Array, init: Any) -> augment.Flow:
+def _from_tree(near, cost, a, b, f: jax.Array, unit, limit) -> augment.Flow:
+    """Potentials and a flow of a tree that is optimal for the costs `near`."""
+    end = crossover(near, a, b, *costs.transformed(near, f), unit, limit)
+    row, column, real = tree.arcs(end.parent, a.size)
+    mass = jnp.where(real & (end.flow > unit), end.flow, 0)
+    plan = jnp.zeros_like(cost).at[row, column].add(mass, mode="drop")
+    # What was left out was negative: the rest may be too much.
+    plan = plan * shrink(jnp.sum(plan, axis=1), a)[:, None]
+    plan = plan * shrink(jnp.sum(plan, axis=0), b)[None, :]
+    f, g = costs.transformed(cost, tree.potentials(end.parent, cost)[0])
+    tight = costs.reduced(cost, f, g) <= costs.rounding(cost)
+    return augment.started(f, g, jnp.where(tight, plan, 0), a, b, end.pivots)
+
+
+def _start(problem: Problem, cost, init: Any, unit, limit) -> augment.Flow:
     """Potentials near the solution, and mass on arcs that are tight for them.
 
-    With equal masses no mass, so that amounts stay whole and the plan a permutation.
+    Equal masses without ties begin with no mass: rounds of shortest paths, which match
+    many at once, are faster there than pivots. Amounts below `unit` [] are rounding.
     """
     a, b = problem.a, problem.b
+    near, tied = ties.untied(cost)
     if init is None:
+        problem = dataclasses.replace(problem, geometry=Dense(near))
         out = solve(problem, tolerance=START_TOLERANCE, max_steps=START_SWEEPS)
         f = jax.lax.stop_gradient(out.f)
     else:
         f = jnp.where(a > 0, init[0], -jnp.inf)
     f = jnp.where(jnp.any(jnp.isnan(f)), 0, f)
-    n, m = cost.shape
-    equal = jnp.all(a == a[0]) & jnp.all(b == b[0])
 
-    def from_nothing():
-        return *costs.transformed(cost, f), jnp.zeros_like(cost)
+    def from_tree() -> augment.Flow:
+        return _from_tree(near, cost, a, b, f, unit, limit)
 
-    def from_tree():
-        unit = augment.SMALL * machine_epsilon(cost.dtype) * jnp.max(a)
-        near, _, plan = crossover(cost, a, b, *costs.transformed(cost, f), unit)
-        f_, g_ = costs.transformed(cost, near)
-        tight = costs.reduced(cost, f_, g_) <= costs.rounding(cost)
-        return f_, g_, jnp.where(tight, plan, 0)
+    def from_nothing() -> augment.Flow:
+        f_, g_ = costs.transformed(cost, f)
+        none = jnp.asarray(0, jnp.int32)
+        return augment.started(f_, g_, jnp.zeros_like(cost), a, b, none)
 
-    start = from_tree() if n != m else control.cond(equal, from_nothing, from_tree)
-    f, g, plan = start
-    return augment.started(f, g, plan, a, b)
+    if cost.shape[0] != cost.shape[1]:
+        return from_tree()
+    matching = jnp.all(a == a[0]) & jnp.all(b == b[0]) & ~tied
+    return control.cond(matching, from_nothing, from_tree)
 
 
 def _of_matrix(problem: Problem, wanted, max_steps, init: Any) -> _Found:
@@ -95,8 +110,9 @@ def _of_matrix(problem: Problem, wanted, max_steps, init: Any) -> _Found:
     status = jnp.where(fine & ~known, code(Status.NONFINITE), status)
     fine &= known
     cost = jnp.where(fine, cost, 0)
-    start = _start(problem, cost, init)
+    unit = augment.SMALL * machine_epsilon(cost.dtype) * jnp.max(a)
     limit = jnp.where(fine, max_steps, 0)
+    start = _start(problem, cost, init, unit, limit)
     end = augment.augmented(cost, a, b, start, limit)
     total = jnp.sum(a)
     left = jnp.sum(jnp.maximum(end.rows, 0))
@@ -190,7 +206,7 @@ def solve_exact(
         None: 1e-6 in float64, 1e-4 in float32.
       init: (f [n], g [m]) potentials to start from, e.g. of a problem nearby, in place
         of an entropic solve. They need not be feasible.
-      max_steps: [] limit of rounds of shortest paths; None: 10,000.
+      max_steps: [] limit of pivots, and of rounds of shortest paths; None: 10,000.
 
     Returns:
       The `ExactSolution`: a feasible plan, feasible potentials, their values and the
@@ -208,12 +224,13 @@ def solve_exact(
       the streamed path, leaves a larger gap; MAX_STEPS; for bad traced input
       INVALID_INPUT, MASS_MISMATCH or NONFINITE, with NaN.
     Precision: float64 wherever it is enabled, also for float32 input; else float32.
-    Cost: an entropic solve at 1e-6 of the costs' standard deviation; then for unequal
-      masses n + m steps of O(n + m); then rounds of shortest paths, of O(n m) each on
-      a CPU, a few for a generic assignment, tens or hundreds with ties. Three arrays
-      [n, m]. Points are formed into a matrix where `solve` would do so. Above that
-      nothing of size [n, m] is formed, and there is no exact step: epsilon falls until
-      the gap is met or 14 levels are done, so STALLED or MAX_STEPS is likely at 1e-6.
+    Cost: an entropic solve at 1e-5 of the costs' standard deviation; then a tree in
+      n + m steps of O(n + m), and pivots, at most n + m, of O(n m) each and far less on
+      a CPU; then rounds of shortest paths, of O(n m), a few. An assignment whose costs
+      do not tie has rounds only. Four arrays [n, m]. Points are formed into a matrix
+      where `solve` would do so. Above that nothing of size [n, m] is formed, and there
+      is no exact step: epsilon falls until the gap is met or 14 levels are done, so
+      STALLED or MAX_STEPS is likely at 1e-6.
     Source: docs/exact.md.
 
     Example:

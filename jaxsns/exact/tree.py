@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsns import control
+from jaxsns.exact import costs
 
 
 class Tree(NamedTuple):
@@ -43,13 +44,13 @@ def grow(
     n, m = cost.shape
     size = n + m
     way = jnp.where(jnp.arange(size) < n, 1, -1).astype(cost.dtype)
+    none = jnp.finfo(cost.dtype).max
 
     def add(k: jax.Array, s: _Growth) -> _Growth:
-        distance = jnp.where(s.free, s.key + way * s.shift, jnp.inf)
-        node = jnp.argmin(distance).astype(jnp.int32)
         # With no arc left, another part begins at any node of it.
-        linked = jnp.isfinite(distance[node])
-        node = jnp.where(linked, node, jnp.argmax(s.free).astype(jnp.int32))
+        distance = jnp.minimum(s.key + way * s.shift, none)
+        node = costs.first_least(jnp.where(s.free, distance, jnp.inf))
+        linked = distance[node] < none
         moved = jnp.where(linked, jnp.maximum(distance[node], 0), 0)
         shift = s.shift - way[node] * moved
         row, column = jnp.minimum(node, n - 1), jnp.clip(node - n, 0, m - 1)
