@@ -114,9 +114,8 @@ def _exchanged(basis: Basis, up, leaving, below, entering: _Entering, moved) -> 
     flow = jnp.where(from_row ^ from_column, basis.flow + way * moved, basis.flow)
     # The part below the leaving arc hangs from the entering arc now: on the way from
     # its new top to its old one, parents become children.
-    top, anchor = (
-        jnp.where(below[row], *ends) for ends in ((row, column), (column, row))
-    )
+    top = jnp.where(below[row], row, column)
+    anchor = row + column - top
     turned = below & jnp.where(below[row], from_row, from_column) & (node != leaving)
     place = jnp.where(turned, basis.parent, size)
     return basis._replace(
