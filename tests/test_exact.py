@@ -345,3 +345,18 @@ def test_least_entries_of_some_rows():
     kept = np.where(active[:, None], table, np.inf)
     np.testing.assert_array_equal(out.value, kept.min(0))
     np.testing.assert_array_equal(out.row, kept.argmin(0))
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 4), (4, 1), (2, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_few_atoms(n, m, dtype):
+    rng = np.random.default_rng(n + 10 * m)
+    cost = rng.normal(size=(n, m)).astype(dtype)
+    a, b = np.full(n, 1 / n, dtype), np.full(m, 1 / m, dtype)
+    solution = solve_exact(cost, a, b).raise_if_failed()
+    want = _linear_program(cost.astype(float), a, b)
+    np.testing.assert_allclose(solution.value, want, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(solution.plan().sum(1), a, rtol=0, atol=1e-6)
+    reduced = cost - np.asarray(solution.f)[:, None] - np.asarray(solution.g)
+    assert reduced.min() > -1e-6
+    assert np.abs(reduced[np.asarray(solution.plan()) > 0]).max() < 1e-6

@@ -33,48 +33,22 @@ class _Entering(NamedTuple):
     slack: jax.Array  # [] reduced cost; inf if there is none
 
 
-def _least_of_rows(cost: jax.Array, f: jax.Array, active: jax.Array) -> jax.Array:
-    """[m] least C_ij - f_i over the active rows [n].
-
-    On a CPU only those rows are read; elsewhere all.
-    """
-    n, m = cost.shape
-
-    def all_rows(active):
-        return jnp.min(jnp.where(active[:, None], cost - f[:, None], jnp.inf), axis=0)
-
-    def one_by_one(active):
-        order = jnp.flatnonzero(active, size=n, fill_value=0)
-
-        def more(k, low):
-            row = order[k]
-            one = jax.lax.dynamic_slice_in_dim(cost, row, 1)[0] - f[row]
-            return jnp.minimum(low, one)
-
-        none = jnp.full((m,), jnp.inf, cost.dtype)
-        count = jnp.sum(active, dtype=jnp.int32)
-        return control.fori_loop(jnp.zeros_like(count), count, more, none)
-
-    return control.platform_dependent(active, cpu=one_by_one, default=all_rows)
-
-
-def _nearest(cost, turned, f, g, rows, columns) -> _Entering:
-    """Arc of least reduced cost from `rows` [n] to `columns` [m], row by row."""
-    low = _least_of_rows(cost, f, rows)
-    slack = jnp.where(columns, low - g, jnp.inf)
+def _nearest(cost, f, g, rows, columns) -> _Entering:
+    """Arc of least reduced cost from `rows` [n] to `columns` [m]."""
+    low = costs.least(lambda c, f: c - f[:, None], rows, cost, f)
+    slack = jnp.where(columns, low.value - g, jnp.inf)
     column = costs.first_least(slack)
-    row = costs.first_least(jnp.where(rows, turned[column] - f, jnp.inf))
-    return _Entering(row, column, slack[column])
+    return _Entering(low.row[column], column, slack[column])
 
 
 def _entering(cost, turned, basis: Basis, rows, columns) -> _Entering:
     """The same, by the rows or by the columns, whichever are fewer."""
 
     def by_rows() -> _Entering:
-        return _nearest(cost, turned, basis.f, basis.g, rows, columns)
+        return _nearest(cost, basis.f, basis.g, rows, columns)
 
     def by_columns() -> _Entering:
-        found = _nearest(turned, cost, basis.g, basis.f, columns, rows)
+        found = _nearest(turned, basis.g, basis.f, columns, rows)
         return _Entering(found.column, found.row, found.slack)
 
     few = jnp.sum(rows, dtype=jnp.int32) <= jnp.sum(columns, dtype=jnp.int32)

@@ -21,7 +21,7 @@ def differences(cost: jax.Array) -> tuple[jax.Array, jax.Array]:
     size = cost.size
     stride = max(size // SAMPLE, 1) | 1  # odd, so that it meets all columns of most
     place = (jnp.arange(min(size, SAMPLE), dtype=jnp.int32) * stride) % size
-    values = jnp.sort(cost.reshape(-1)[place])
+    values = jnp.append(jnp.sort(cost.reshape(-1)[place]), jnp.inf)  # of one cost too
     gaps = jnp.where(jnp.isfinite(values[1:]), jnp.diff(values), jnp.nan)
     ties = gaps <= costs.rounding(cost)
     number = jnp.maximum(jnp.sum(~jnp.isnan(gaps), dtype=cost.dtype), 1)
