@@ -1,0 +1,1 @@
+"""Quadratically regularised transport beside POT and RegOT."""
