@@ -58,7 +58,9 @@ def _solve(system: schur.SchurSystem, rhs: jax.Array, inner: Solve) -> jax.Array
     scale = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
     b = schur.project(system, rhs / scale)
     x = inner(system, b)
-    residual = b - schur.product(system, x)
+    # Along the gauge b has nothing; a large x leaves there what rounding of the sums
+    # makes of it, which is no error of x [D23].
+    residual = schur.project(system, b - schur.product(system, x))
     # Least squares: what is left may only lie where A is numerically zero, and a
     # product with a large x cannot be known better than to its rounding.
     left = jnp.linalg.norm(schur.product(system, residual))

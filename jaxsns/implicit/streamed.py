@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxsns import control
 from jaxsns.hessian import schur
+from jaxsns.linear.conjugate_gradient import conjugate_gradient
 from jaxsns.numerics import finite_minus_inf, machine_epsilon
 from jaxsns.problem.problem import Problem
 from jaxsns.streaming import newton_system
@@ -21,11 +21,21 @@ def _finished(
     system: schur.SchurSystem, rhs: jax.Array, x: jax.Array, tolerance: float
 ) -> jax.Array:
     """[n] solution from x on, with the diagonal as preconditioner."""
-    residual = rhs - schur.product(system, x)
+    missed = lambda x: schur.project(system, rhs - schur.product(system, x))
+    residual = missed(x)
     size = jnp.linalg.norm(residual)
     share = tolerance * jnp.linalg.norm(rhs) / jnp.where(size > 0, size, 1)
-    more = x + schur.solve_cg(system, residual, share, PLAIN_PRODUCTS).x
-    left = jnp.linalg.norm(rhs - schur.product(system, more))
+    inverse = 1 / schur.diagonal(system)
+    # With the gauge pinned: rounding of the sums can make its eigenvalue negative.
+    end = conjugate_gradient(
+        lambda v: schur.product(system, v),
+        residual,
+        lambda v: inverse * v,
+        share,
+        PLAIN_PRODUCTS,
+    )
+    more = x + schur.project(system, end.x)
+    left = jnp.linalg.norm(missed(more))
     return jnp.where(left < size, more, x)
 
 
@@ -40,7 +50,6 @@ def inner_solve(problem: Problem, f: jax.Array, g: jax.Array, more: Any):
         return values if values.ndim == 0 else order.sort(values)
 
     def solve(system: schur.SchurSystem, rhs: jax.Array) -> jax.Array:
-        del system  # the same in the order of the points
         arranged = sort_into_clusters(problem)
         inner = arranged.problem
         low = finite_minus_inf(problem.dtype)
@@ -57,12 +66,9 @@ def inner_solve(problem: Problem, f: jax.Array, g: jax.Array, more: Any):
         b = jnp.where(arranged.rows.real, arranged.rows.sort(rhs), 0)
         tolerance = machine_epsilon(rhs.dtype) ** 0.65
         end = newton_system.solve(sorted_system, b, tolerance)
-        # Rounding can leave the model indefinite; then the diagonal has to do.
-        x = control.cond(
-            end.converged,
-            lambda: end.x,
-            lambda: _finished(sorted_system.exact, b, end.x, tolerance),
-        )
-        return arranged.rows.restore(x)
+        x = arranged.rows.restore(end.x)
+        # Rounding can leave the model indefinite; then the diagonal has to do. It works
+        # on the system that is asked for: sorted points round to a slightly other one.
+        return _finished(system, rhs, x, tolerance)
 
     return solve
